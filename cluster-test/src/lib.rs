@@ -1,0 +1,14 @@
+//! The proving ground: real members in real processes, and what is known to be right about them.
+//!
+//! ```text
+//!  programs    where quorate, etcd, etcdctl and the Go programs are
+//!  cluster     starts, kills and restarts members in directories of their own
+//!  transcript  golden scripts: shell lines, and what they print
+//! ```
+//!
+//! Left out: anything of the server's inside. A member is a program with etcd's flags and etcd's API, so that everything here runs
+//! against real etcd as well; where the two are compared, real etcd is right.
+
+pub mod cluster;
+pub mod programs;
+pub mod transcript;

@@ -1,0 +1,48 @@
+# What the scripts may call besides etcdctl. Nothing here sleeps for a fixed time and hopes: it looks until it sees, or says that it did not.
+
+# wait_for 'condition': until the command succeeds.
+wait_for() {
+    local tries=0
+    until eval "$1" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ $tries -gt 600 ]; then echo "wait_for: not within 30 s: $1"; return 1; fi
+        sleep 0.05
+    done
+}
+
+# start NAME command...: in the background, what it prints goes to NAME.out.
+start() {
+    local name=$1
+    shift
+    "$@" >"$name.out" 2>&1 &
+    eval "pid_$name=$!"
+}
+
+# printed NAME LINES: waits until NAME has printed so many lines, then shows all.
+printed() {
+    wait_for "[ \$(wc -l <$1.out) -ge $2 ]"
+    cat "$1.out"
+}
+
+# finished NAME: waits for its end, then shows what it printed; the exit code is its own.
+finished() {
+    local pid code
+    eval "pid=\$pid_$1"
+    wait_for "! kill -0 $pid"
+    wait "$pid"
+    code=$?
+    cat "$1.out"
+    return $code
+}
+
+# stop NAME: SIGTERM, then as finished.
+stop() {
+    eval "kill -TERM \$pid_$1"
+    finished "$1"
+}
+
+# hex: standard input as hexadecimal digits in one line, for what is binary.
+hex() {
+    od -An -v -tx1 | tr -d ' \n'
+    echo
+}

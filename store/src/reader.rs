@@ -1,0 +1,245 @@
+//! Reads: frozen, consistent views of the state, for everyone who does not apply.
+//!
+//! A view pairs the engine's frozen rows with the state of memory that belongs to exactly those rows. Apply writes the
+//! rows first and replaces the state just after, without a lock around the two, so whoever takes a view compares the
+//! applied position of both and takes another one in the rare case that they differ.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use quorate_proto::etcdserverpb as pb;
+use quorate_proto::mvccpb::KeyValue;
+
+use crate::apply::flushed;
+use crate::auth::AuthState;
+use crate::engine::{Direction, Engine, Family, Span, View};
+use crate::keys::{self, LeaseRecord, meta};
+use crate::lease;
+use crate::mvcc::{EventPage, KeyRange, Keyspace, KeyspaceHash, Want};
+use crate::state::State;
+use crate::types::{Failure, Fault, LogPosition, Rejection};
+
+/// A cheap handle for readers. Clones share everything.
+#[derive(Clone)]
+pub struct Reader {
+    engine: Arc<dyn Engine>,
+    published: Arc<RwLock<Arc<State>>>,
+}
+
+impl Reader {
+    pub(crate) fn new(engine: Arc<dyn Engine>, published: Arc<RwLock<Arc<State>>>) -> Self {
+        Self { engine, published }
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The state as of the last group applied.
+    pub fn view(&self) -> Result<StoreView, Fault> {
+        loop {
+            let state = self.state();
+            let view = self.engine.view();
+            let applied = match view.get(Family::Meta, meta::APPLIED)? {
+                Some(position) => keys::decode_position(&position)?,
+                None => LogPosition::default(),
+            };
+            if applied == state.applied {
+                return Ok(StoreView { view, state });
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    pub fn applied(&self) -> LogPosition {
+        self.state().applied
+    }
+
+    /// The newest main revision.
+    pub fn revision(&self) -> i64 {
+        self.state().tracks.revision
+    }
+
+    /// -1 before the first compaction.
+    pub fn compacted(&self) -> i64 {
+        self.state().tracks.compacted
+    }
+
+    /// The compacted revision below which nothing is left on disk.
+    pub fn walked(&self) -> i64 {
+        self.state().walk.walked
+    }
+
+    /// Logical bytes of all versions; never 0, as clients divide by it.
+    pub fn logical_bytes(&self) -> i64 {
+        self.state().tracks.bytes.max(keys::VERSION_OVERHEAD_BYTES)
+    }
+
+    pub fn auth(&self) -> AuthState {
+        self.state().auth.clone()
+    }
+
+    pub fn alarms(&self, kind: pb::AlarmType) -> Vec<pb::AlarmMember> {
+        self.state().alarms.list(kind)
+    }
+
+    pub fn alarm_raised(&self, kind: pb::AlarmType) -> bool {
+        self.state().alarms.raised(kind)
+    }
+
+    /// Members by id, as of the last entry applied.
+    pub fn members(&self) -> Vec<pb::Member> {
+        self.state().cluster.members.values().cloned().collect()
+    }
+
+    pub fn member_removed(&self, id: u64) -> bool {
+        self.state().cluster.removed.contains(&id)
+    }
+
+    /// Empty until the leader has set it.
+    pub fn cluster_version(&self) -> String {
+        self.state().cluster.version.clone()
+    }
+
+    /// See [`crate::apply::Membership::encoded`].
+    pub fn membership(&self) -> bytes::Bytes {
+        self.state().cluster.membership.clone()
+    }
+
+    pub fn lease(&self, id: i64) -> Result<Option<LeaseRecord>, Fault> {
+        match self.engine.get(Family::Leases, &keys::lease_key(id))? {
+            Some(record) => LeaseRecord::decode(&record).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes everything applied so far durable. Returns the position that a crash would come back to.
+    pub fn flush(&self) -> Result<LogPosition, Fault> {
+        self.engine.flush()?;
+        self.flushed()
+    }
+
+    pub fn flushed(&self) -> Result<LogPosition, Fault> {
+        flushed(&*self.engine)
+    }
+
+    /// An independent, durable copy of the state in `directory`, which must not exist.
+    pub fn checkpoint(&self, directory: &Path) -> Result<(), Fault> {
+        self.engine.checkpoint(directory)
+    }
+
+    pub fn physical_bytes(&self) -> u64 {
+        self.engine.physical_bytes()
+    }
+}
+
+/// One frozen state. Pins space while it lives: take it, read, drop it.
+pub struct StoreView {
+    view: Box<dyn View>,
+    state: Arc<State>,
+}
+
+/// A piece of a range that is answered as a stream, in key order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RangePiece {
+    pub kvs: Vec<KeyValue>,
+    pub more: bool,
+}
+
+impl StoreView {
+    fn keyspace(&self) -> Keyspace<'_> {
+        self.state.keyspace(&*self.view)
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.state.tracks.revision
+    }
+
+    pub fn compacted(&self) -> i64 {
+        self.state.tracks.compacted
+    }
+
+    pub fn auth(&self) -> &AuthState {
+        &self.state.auth
+    }
+
+    pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Failure> {
+        self.keyspace().range(request)
+    }
+
+    /// Keys of `range` at `revision` (0: now) from the start, until `limit` rows or about `bytes_max` bytes.
+    pub fn range_piece(
+        &self,
+        range: &KeyRange,
+        revision: i64,
+        keys_only: bool,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<RangePiece, Failure> {
+        let keyspace = self.keyspace();
+        let at = keyspace.resolve(revision)?;
+        let want = if keys_only { Want::WithoutValue } else { Want::Everything };
+        let (mut kvs, more) = keyspace.piece(range, at, want, limit, bytes_max)?;
+        if keys_only {
+            kvs.iter_mut().for_each(|kv| kv.lease = 0);
+        }
+        Ok(RangePiece { kvs, more })
+    }
+
+    pub fn count(&self, range: &KeyRange, revision: i64) -> Result<i64, Failure> {
+        let keyspace = self.keyspace();
+        let at = keyspace.resolve(revision)?;
+        Ok(keyspace.count(range, at)?)
+    }
+
+    /// Answers a txn that holds nothing but ranges. Anything else in it is refused: it belongs into the log.
+    pub fn read_only_txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Failure> {
+        crate::apply::read_only_txn(&self.keyspace(), request)
+    }
+
+    /// See [`EventPage`]. Below the compacted revision the answer is [`Rejection::Compacted`].
+    pub fn events(&self, from: i64, until: i64, ranges: &[KeyRange], bytes_max: usize) -> Result<EventPage, Failure> {
+        self.keyspace().events(from, until, ranges, bytes_max)
+    }
+
+    /// `revision` 0 means now.
+    pub fn hash_kv(&self, revision: i64) -> Result<KeyspaceHash, Failure> {
+        self.keyspace().hash(revision)
+    }
+
+    /// One number over everything that is physically there; equal on two members only by chance of timing.
+    pub fn hash(&self) -> Result<u32, Fault> {
+        let mut hash = 0;
+        for family in Family::ALL {
+            hash = crc32c::crc32c_append(hash, family.name().as_bytes());
+            for row in self.view.scan(family, Span::all(), Direction::Forward) {
+                let (key, value) = row?;
+                hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
+            }
+        }
+        Ok(hash)
+    }
+
+    pub fn lease(&self, id: i64) -> Result<Option<LeaseRecord>, Fault> {
+        lease::find(&*self.view, id)
+    }
+
+    /// Keys attached to lease `id`, in key order.
+    pub fn lease_keys(&self, id: i64) -> Result<Vec<bytes::Bytes>, Fault> {
+        lease::attached(&*self.view, id)
+    }
+
+    pub fn leases(&self) -> Result<Vec<(i64, LeaseRecord)>, Fault> {
+        lease::all(&*self.view)
+    }
+
+    /// Whether any data may be served at all under the alarms raised.
+    pub fn corrupt(&self) -> Result<(), Rejection> {
+        if self.state.alarms.raised(pb::AlarmType::Corrupt) { Err(Rejection::Corrupt) } else { Ok(()) }
+    }
+
+    /// Every row of every family, for a snapshot stream.
+    pub fn rows(&self, family: Family) -> crate::engine::Rows<'_> {
+        self.view.scan(family, Span::all(), Direction::Forward)
+    }
+}
