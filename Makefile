@@ -20,6 +20,11 @@ ifneq ($(wildcard cluster-test/go/go.mod),)
 etcd += ; QUORATE_GO_CLIENT_BIN=$$(scripts/etcd go-client); export QUORATE_GO_CLIENT_BIN
 endif
 
+define lint
+cargo clippy --release --workspace --locked --all-targets -- -D warnings
+cargo fmt --all --check
+endef
+
 help: ## Lists the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t10
 
@@ -39,12 +44,11 @@ test: ## Runs everything: unit, model and cluster tests against real etcd, then 
 	$(etcd)
 	cargo build --release --workspace --locked --bins --tests
 	cargo test --release --workspace --locked
-	$(MAKE) --no-print-directory lint
+	$(lint)
 
 lint: setup ## Clippy (warnings are errors) and the format check
 	@$(rocksdb)
-	cargo clippy --release --workspace --locked --all-targets -- -D warnings
-	cargo fmt --all --check
+	$(lint)
 
 bench: ## Compares with real etcd on this machine (ARGS="..." goes to cluster-test bench)
 	@scripts/setup test

@@ -29,5 +29,5 @@ pub use effects::{Effects, Event, EventKind, LeaseEffect, RevisionEvents};
 pub use keys::LeaseRecord;
 pub use mvcc::{EventPage, KeyRange, KeyspaceHash, validate_range};
 pub use quota::{COST_LEASE_GRANT_BYTES, cost_put, cost_txn};
-pub use reader::{RangePiece, Reader, StoreView};
+pub use reader::{FlushedMembership, RangePiece, Reader, StoreView};
 pub use types::{Failure, Fault, LEASE_TTL_SECS_MAX, LogPosition, REVISION_FIRST, Rejection, Revision};

@@ -123,6 +123,18 @@ impl Reader {
         flushed(&*self.engine)
     }
 
+    /// The position that a crash would come back to, and the membership there.
+    pub fn flushed_membership(&self) -> Result<FlushedMembership, Fault> {
+        loop {
+            let position = self.flushed()?;
+            let membership = self.engine.get_flushed(Family::Meta, meta::MEMBERSHIP)?.unwrap_or_default();
+            // A flush between the two look-ups would pair one's position with the other's membership.
+            if self.flushed()? == position {
+                return Ok(FlushedMembership { position, membership });
+            }
+        }
+    }
+
     /// An independent, durable copy of the state in `directory`, which must not exist.
     pub fn checkpoint(&self, directory: &Path) -> Result<(), Fault> {
         self.engine.checkpoint(directory)
@@ -131,6 +143,14 @@ impl Reader {
     pub fn physical_bytes(&self) -> u64 {
         self.engine.physical_bytes()
     }
+}
+
+/// See [`Reader::flushed_membership`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlushedMembership {
+    pub position: LogPosition,
+    /// See [`crate::Membership::encoded`].
+    pub membership: bytes::Bytes,
 }
 
 /// One frozen state. Pins space while it lives: take it, read, drop it.

@@ -135,4 +135,3 @@ pub enum Failure {
     Fault(#[from] Fault),
 }
 
-pub type ReadError = Failure;

@@ -2,6 +2,8 @@
 //!
 //! `ENGINE_BATCHES` (20,000) and `ENGINE_SEED` (1) choose another history; a failure names seed and step.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod engine_support;
 
 use std::time::Instant;
@@ -62,7 +64,8 @@ impl Pair {
             self.compare_states(&format!("{context}: after a crash"));
         }
         if let (true, Some(rocks)) = (chance.one_in(5000), self.rocks.as_rocks()) {
-            rocks.compact_all().unwrap();
+            rocks.compact_all().unwrap(); // flushes first
+            self.memory.engine().flush().unwrap();
         }
     }
 

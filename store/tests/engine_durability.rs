@@ -1,5 +1,7 @@
 //! What only the disk engine can get wrong: partial flushes, killed processes, damage, full or lost directories.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod engine_support;
 
 use std::fs;
@@ -134,7 +136,10 @@ fn two_engines_do_not_share_a_directory() {
     let engine = RocksEngine::open(directory.path(), &RocksSettings::default()).unwrap();
     let refused = |why: &str| {
         let text = RocksEngine::open(directory.path(), &RocksSettings::default()).err().unwrap().to_string();
-        assert!(text.contains("has it open") && text.contains(&directory.path().display().to_string()), "{why}: {text}");
+        assert!(
+            text.contains("has it open") && text.contains(&directory.path().display().to_string()),
+            "{why}: {text}"
+        );
     };
     refused("the engine lives");
     let view = engine.view();

@@ -2,6 +2,8 @@
 //!
 //! `ENGINE_ROUNDS` (400) overlays of up to 60 changes each; `ENGINE_SEED` (1).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
+
 mod engine_support;
 
 use engine_support::{Chance, Model, Subject, apply, from_env, model_rows, rows, state};

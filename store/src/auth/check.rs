@@ -10,6 +10,9 @@
 //! admin       the role root
 //! ```
 //!
+//! A pair of key and range end is read once, into the [`KeyRange`] that is also what the keyspace is asked with. Read twice
+//! and differently, the right to one key once gave all keys behind it (GHSA-xg4h-6gfc-h4m8).
+//!
 //! Nested transactions are walked with a list and not by recursion: their depth costs no stack.
 
 use std::collections::BTreeSet;
@@ -19,12 +22,10 @@ use bytes::Bytes;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::etcdserverpb::request_op::Request;
 
-use super::range::KeyRange;
 use super::rights::{Right, Rights};
 use super::{AuthState, User};
-use crate::engine::{Direction, Family, Read, Span};
-use crate::keys;
-use crate::types::{Fault, ReadError, Rejection};
+use crate::mvcc::KeyRange;
+use crate::types::{Failure, Fault, Rejection};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,7 @@ pub enum Access<'a> {
     /// Nothing but to be a user: lease grant, member list, status, alarm list.
     AnyUser,
     Admin,
-    Range(KeyRange<'a>),
+    Range(&'a KeyRange),
     Put(&'a pb::PutRequest),
     DeleteRange(&'a pb::DeleteRangeRequest),
     Txn(&'a pb::TxnRequest),
@@ -49,20 +50,6 @@ pub enum Access<'a> {
 /// The keys attached to a lease; none when there is no such lease. Asked only when the answer depends on it.
 pub type AttachedKeys<'a> = dyn Fn(i64) -> Result<Vec<Bytes>, Fault> + 'a;
 
-/// [`AttachedKeys`] as they stand in the store.
-pub fn attached_keys(read: &dyn Read, lease: i64) -> Result<Vec<Bytes>, Fault> {
-    let prefix = keys::lease_key(lease);
-    let mut out = Vec::new();
-    for row in read.scan(Family::LeaseKeys, Span::at_least(prefix.clone()), Direction::Forward) {
-        let (key, _) = row?;
-        if !key.starts_with(&prefix) {
-            break;
-        }
-        out.push(key.slice(prefix.len()..));
-    }
-    Ok(out)
-}
-
 impl AuthState {
     /// `user` and `auth_revision` as established at the door: empty and 0 when nobody said who asks.
     pub fn check(
@@ -71,7 +58,7 @@ impl AuthState {
         auth_revision: u64,
         access: Access<'_>,
         attached: &AttachedKeys<'_>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), Failure> {
         if !self.enabled {
             return Ok(());
         }
@@ -100,7 +87,7 @@ impl AuthState {
         Ok(())
     }
 
-    pub fn check_range(&self, user: &str, auth_revision: u64, range: KeyRange<'_>) -> Result<(), Rejection> {
+    pub fn check_range(&self, user: &str, auth_revision: u64, range: &KeyRange) -> Result<(), Rejection> {
         if !self.enabled {
             return Ok(());
         }
@@ -134,13 +121,13 @@ impl AuthState {
         lease: i64,
         right: Right,
         attached: &AttachedKeys<'_>,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), Failure> {
         if self.known(user)?.is_root() {
             return Ok(());
         }
         for key in attached(lease)? {
             let asking = self.asking(user, auth_revision)?;
-            permit(asking.rights.cover(right, KeyRange::One(&key)))?;
+            permit(asking.rights.cover(right, &KeyRange::One(key)))?;
         }
         Ok(())
     }
@@ -150,8 +137,8 @@ impl AuthState {
         user: &str,
         auth_revision: u64,
         attached: &'a AttachedKeys<'a>,
-        judge: impl FnOnce(&mut Walk<'a>) -> Result<(), ReadError>,
-    ) -> Result<(), ReadError> {
+        judge: impl FnOnce(&mut Walk<'a>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let asking = self.asking(user, auth_revision)?;
         if asking.is_root() {
             return Ok(());
@@ -190,26 +177,26 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn need(&self, right: Right, range: KeyRange<'_>) -> Result<(), Rejection> {
+    fn need(&self, right: Right, range: &KeyRange) -> Result<(), Rejection> {
         permit(self.rights.cover(right, range))
     }
 
-    fn put(&mut self, put: &pb::PutRequest) -> Result<(), ReadError> {
-        let key = KeyRange::One(&put.key);
+    fn put(&mut self, put: &pb::PutRequest) -> Result<(), Failure> {
+        let key = &KeyRange::One(put.key.clone());
         self.need(Right::Write, key)?;
         if put.prev_kv {
             self.need(Right::Read, key)?;
         }
         if put.lease != 0 && self.leases_done.insert(put.lease) {
             for key in (self.attached)(put.lease)? {
-                self.need(Right::Write, KeyRange::One(&key))?;
+                self.need(Right::Write, &KeyRange::One(key))?;
             }
         }
         Ok(())
     }
 
     fn delete_range(&self, delete: &pb::DeleteRangeRequest) -> Result<(), Rejection> {
-        let range = KeyRange::parse(&delete.key, &delete.range_end);
+        let range = &KeyRange::new(&delete.key, &delete.range_end);
         self.need(Right::Write, range)?;
         if delete.prev_kv {
             self.need(Right::Read, range)?;
@@ -217,16 +204,16 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn txn(&mut self, outermost: &pb::TxnRequest) -> Result<(), ReadError> {
+    fn txn(&mut self, outermost: &pb::TxnRequest) -> Result<(), Failure> {
         let mut pending = vec![outermost];
         while let Some(txn) = pending.pop() {
             for compare in &txn.compare {
-                self.need(Right::Read, KeyRange::parse(&compare.key, &compare.range_end))?;
+                self.need(Right::Read, &KeyRange::new(&compare.key, &compare.range_end))?;
             }
             for operation in txn.success.iter().chain(&txn.failure) {
                 match &operation.request {
                     Some(Request::RequestRange(range)) => {
-                        self.need(Right::Read, KeyRange::parse(&range.key, &range.range_end))?;
+                        self.need(Right::Read, &KeyRange::new(&range.key, &range.range_end))?;
                     }
                     Some(Request::RequestPut(put)) => self.put(put)?,
                     Some(Request::RequestDeleteRange(delete)) => self.delete_range(delete)?,

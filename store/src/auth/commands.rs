@@ -8,9 +8,9 @@ use quorate_proto::authpb;
 use quorate_proto::etcdserverpb as pb;
 
 use super::password::hash_from_log;
-use super::range::KeyRange;
 use super::{AuthState, ROLE_ROOT, Role, USER_ROOT, User, records};
 use crate::engine::Family;
+use crate::mvcc::KeyRange;
 use crate::overlay::Overlay;
 use crate::types::Rejection;
 
@@ -200,8 +200,8 @@ fn is_of(permission: &authpb::Permission, key: &[u8], range_end: &[u8]) -> bool 
 
 fn can_be_granted(permission: &authpb::Permission) -> bool {
     !permission.key.is_empty()
-        && match KeyRange::parse(&permission.key, &permission.range_end) {
+        && match KeyRange::new(&permission.key, &permission.range_end) {
             KeyRange::One(_) | KeyRange::AtLeast(_) => true,
-            KeyRange::Span(from, until) => from < until,
+            KeyRange::Span { from, until } => from < until,
         }
 }

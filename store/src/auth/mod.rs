@@ -30,7 +30,6 @@ use crate::types::Fault;
 mod check;
 mod commands;
 mod password;
-mod range;
 mod reads;
 mod records;
 mod rights;
@@ -38,8 +37,7 @@ mod rights;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Access, AttachedKeys, attached_keys};
-pub use range::KeyRange;
+pub use check::{Access, AttachedKeys};
 
 use records::Row;
 use rights::Rights;

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use quorate_proto::authpb::Permission;
 use quorate_proto::authpb::permission::Type;
 
-use super::range::KeyRange;
+use crate::mvcc::KeyRange;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
@@ -47,7 +47,7 @@ impl Rights {
         Self { read: Spans::merge(read), write: Spans::merge(write) }
     }
 
-    pub(super) fn cover(&self, right: Right, range: KeyRange<'_>) -> bool {
+    pub(super) fn cover(&self, right: Right, range: &KeyRange) -> bool {
         match right {
             Right::Read => self.read.cover(range),
             Right::Write => self.write.cover(range),
@@ -67,17 +67,15 @@ fn granted(permission: &Permission) -> Option<OpenSpan> {
     if permission.key.is_empty() {
         return None;
     }
-    let from = permission.key.clone();
-    match KeyRange::parse(&permission.key, &permission.range_end) {
+    match KeyRange::new(&permission.key, &permission.range_end) {
         KeyRange::One(key) => {
             let mut until = BytesMut::with_capacity(key.len() + 1);
-            until.put_slice(key);
+            until.put_slice(&key);
             until.put_u8(0);
-            Some(OpenSpan { from, until: Some(until.freeze()) })
+            Some(OpenSpan { from: key, until: Some(until.freeze()) })
         }
-        KeyRange::Span(key, until) if key >= until => None,
-        KeyRange::Span(_, _) => Some(OpenSpan { from, until: Some(permission.range_end.clone()) }),
-        KeyRange::AtLeast(_) => Some(OpenSpan { from, until: None }),
+        KeyRange::Span { from, until } => (from < until).then_some(OpenSpan { from, until: Some(until) }),
+        KeyRange::AtLeast(from) => Some(OpenSpan { from, until: None }),
     }
 }
 
@@ -100,15 +98,17 @@ impl Spans {
         Self(merged)
     }
 
-    /// A range that holds no key still needs the right to the key it begins with (etcd's rule).
-    fn cover(&self, range: KeyRange<'_>) -> bool {
-        let after = self.0.partition_point(|span| span.from <= range.from());
+    /// A range that holds no key still needs the right to the key it begins with. etcd mostly says the same; with many
+    /// permissions its answer hangs on the shape of a tree.
+    fn cover(&self, range: &KeyRange) -> bool {
+        let (KeyRange::One(from) | KeyRange::Span { from, .. } | KeyRange::AtLeast(from)) = range;
+        let after = self.0.partition_point(|span| span.from <= from);
         let Some(span) = after.checked_sub(1).map(|at| &self.0[at]) else { return false };
         let Some(end) = &span.until else { return true };
-        end.as_ref() > range.from()
+        end > from
             && match range {
                 KeyRange::One(_) => true,
-                KeyRange::Span(_, until) => until <= end.as_ref(),
+                KeyRange::Span { until, .. } => until <= end,
                 KeyRange::AtLeast(_) => false,
             }
     }

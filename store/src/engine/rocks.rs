@@ -19,8 +19,8 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties;
 use rocksdb::{
-    Cache, ColumnFamily, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions, ReadTier, Snapshot, WriteBatch,
-    WriteOptions,
+    BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, DBRawIterator, ErrorKind, FlushOptions,
+    ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
 };
 
 use super::{Batch, Change, Direction, Engine, Family, Read, Rows, Span, View};
@@ -87,10 +87,14 @@ impl RocksEngine {
         })
     }
 
-    /// Rewrites `family` into its last level, so that what was deleted gives its space back. Takes as long as it takes.
+    /// Flushes, then rewrites `family` into its last level: what was deleted gives its space back, and small files that
+    /// were only ever moved become large ones. Reads and writes go on meanwhile; takes as long as it takes.
     pub fn compact_family(&self, family: Family) -> Result<(), Fault> {
-        self.usable()?;
-        self.database.db.compact_range_cf(self.database.family(family), None::<&[u8]>, None::<&[u8]>);
+        self.flush()?;
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        let handle = self.database.family(family);
+        self.database.db.compact_range_cf_opt(handle, None::<&[u8]>, None::<&[u8]>, &options);
         self.background_ok() // the call itself has no status
     }
 

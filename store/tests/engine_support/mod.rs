@@ -20,7 +20,7 @@ pub(crate) enum Subject {
     Memory(MemoryEngine),
     /// `None` only while it is being reopened.
     Rocks {
-        engine: Option<RocksEngine>,
+        engine: Option<Box<RocksEngine>>,
         settings: RocksSettings,
         directory: TempDir,
     },
@@ -38,20 +38,20 @@ impl Subject {
     pub(crate) fn rocks_with(settings: RocksSettings) -> Self {
         let directory = TempDir::new().unwrap();
         let engine = RocksEngine::open(&directory.path().join("db"), &settings).unwrap();
-        Self::Rocks { engine: Some(engine), settings, directory }
+        Self::Rocks { engine: Some(Box::new(engine)), settings, directory }
     }
 
     pub(crate) fn engine(&self) -> &dyn Engine {
         match self {
             Self::Memory(engine) => engine,
-            Self::Rocks { engine, .. } => engine.as_ref().unwrap(),
+            Self::Rocks { engine, .. } => engine.as_deref().unwrap(),
         }
     }
 
     pub(crate) fn as_rocks(&self) -> Option<&RocksEngine> {
         match self {
             Self::Memory(_) => None,
-            Self::Rocks { engine, .. } => engine.as_ref(),
+            Self::Rocks { engine, .. } => engine.as_deref(),
         }
     }
 
@@ -61,7 +61,8 @@ impl Subject {
             Self::Memory(engine) => engine.crash(),
             Self::Rocks { engine, settings, directory } => {
                 drop(engine.take());
-                *engine = Some(RocksEngine::open(&directory.path().join("db"), settings).unwrap());
+                let reopened = RocksEngine::open(&directory.path().join("db"), settings).unwrap();
+                *engine = Some(Box::new(reopened));
             }
         }
     }

@@ -344,7 +344,9 @@ pub(super) fn parse_record(bytes: &[u8], seed: u32) -> Parsed<'_> {
 pub(super) fn testimony(bytes: &[u8], from: usize, segment: u32, seed: u32) -> Option<Position> {
     const HEAD_RECORD_BYTES: usize = RECORD_HEADER_BYTES + HEAD_BYTES;
     let mut highest = None;
-    for offset in from..bytes.len().saturating_sub(HEAD_RECORD_BYTES - 1) {
+    // A head never ends in the zeros behind the last write by more than itself: they need no walk.
+    let end = (written_len(bytes) + HEAD_RECORD_BYTES).min(bytes.len());
+    for offset in from..end.saturating_sub(HEAD_RECORD_BYTES - 1) {
         let candidate = &bytes[offset..offset + HEAD_RECORD_BYTES];
         // Cheap tests first: this walks every byte of a damaged segment.
         if candidate[12] != Kind::Head as u8 || u32_at(candidate, 8) as usize != HEAD_BYTES {
@@ -364,10 +366,16 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    let (head, words, tail) = (bytes.len() % 16, bytes.chunks_exact(16), &bytes[bytes.len() - bytes.len() % 16..]);
-    debug_assert_eq!(head, tail.len());
-    words.into_iter().all(|word| u128::from_ne_bytes(word.try_into().expect("chunks of 16")) == 0)
-        && tail.iter().all(|byte| *byte == 0)
+    written_len(bytes) == 0
+}
+
+/// Length without the zeros at the end, rounded up to a word: most of a fresh segment is zeros, so this must be quick.
+fn written_len(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<16>();
+    if rest.iter().any(|byte| *byte != 0) {
+        return bytes.len();
+    }
+    words.iter().rposition(|word| u128::from_ne_bytes(*word) != 0).map_or(0, |word| (word + 1) * 16)
 }
 
 /// Written once, synced before the file gets its name.

@@ -49,8 +49,11 @@ pub mod sim;
 
 pub use format::{FORMAT_VERSION, RawLeader, RawLogId, RawVote};
 pub use fs::{Fs, FsFile, StdFs};
-pub use handle::{EntryBatch, LogThreads, RaftLog};
-pub use options::{Driver, LogOptions, OpenError, OpenReport, SyncStats};
+pub use handle::{EntryBatch, LogIds, LogStats, LogThreads, RaftLog};
+pub use options::{
+    BATCH_BYTES_MAX, Driver, ENTRY_BYTES_MAX, LogOptions, MARKER_DELAY, OnFault, OnSync, OpenError, OpenReport,
+    QUEUE_BYTES_MAX, READ_BYTES_MAX, SEGMENT_BYTES, SyncStats, TAIL_CACHE_BYTES_MAX,
+};
 pub use store::{EntryCodec, LogStore};
 
 #[cfg(test)]

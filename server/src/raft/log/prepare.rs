@@ -115,21 +115,29 @@ impl Worker {
     fn run(&self, job: Job) -> Option<Result<SegmentFile, PrepareError>> {
         match job {
             Job::Prepare { number, capacity } => {
-                Some(create_segment(&*self.fs, &self.dir, number, capacity, self.fsync))
+                let prepared = create_segment(&*self.fs, &self.dir, number, capacity, self.fsync);
+                if let Err(error) = &prepared
+                    && !error.may_try_again
+                {
+                    self.kill(&error.to_string());
+                }
+                Some(prepared)
             }
             Job::Remove(segments) => {
                 for segment in segments {
-                    let removed = remove_segment(&*self.fs, &self.dir, &segment.path, self.fsync);
-                    if let Err(error) = removed {
-                        let reason = format!("remove {}: {error}", segment.path.display());
-                        if let Some(shared) = self.shared.upgrade() {
-                            shared.kill(&reason);
-                        }
+                    if let Err(error) = remove_segment(&*self.fs, &self.dir, &segment.path, self.fsync) {
+                        self.kill(&format!("remove {}: {error}", segment.path.display()));
                         break;
                     }
                 }
                 None
             }
+        }
+    }
+
+    fn kill(&self, reason: &str) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.kill(reason);
         }
     }
 }

@@ -65,13 +65,13 @@ fn cve_2026_44283_a_put_in_a_transaction_attaches_to_no_lease_of_anothers_keys()
 #[test]
 fn ghsa_xg4h_6gfc_h4m8_the_right_to_one_key_watches_one_key() {
     let member = member_with(&[permission(Type::Read, b"k", b"")]);
-    let watch = |key, range_end| member.check("alice", Access::Range(KeyRange::parse_watch(key, range_end)));
+    let watch = |key, range_end| member.check("alice", Access::Range(&keys_of(key, range_end)));
     assert_eq!(watch(b"k", b""), Ok(()));
     assert_eq!(watch(b"k", b"k\0"), Ok(()));
     for range_end in [&b"\0"[..], b"k\0\0", b"l", b"\xff"] {
         assert_eq!(watch(b"k", range_end), DENIED);
     }
-    assert_eq!(KeyRange::parse_watch(b"k", b"\0"), KeyRange::AtLeast(b"k"), "what is checked is what is watched");
+    assert_eq!(keys_of(b"k", b"\0"), KeyRange::AtLeast(bytes(b"k")), "what is checked is what is watched");
 }
 
 #[test]

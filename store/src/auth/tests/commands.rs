@@ -37,12 +37,12 @@ fn the_switch_moves_the_revision_only_when_it_goes_off() {
 }
 
 #[test]
-fn user_add() {
+fn user_add_needs_a_new_name() {
     let mut member = Member::default();
-    member.refused(Rejection::UserEmpty, |auth, overlay| auth.user_add(&super::user_add(""), overlay));
+    member.refused(Rejection::UserEmpty, |auth, overlay| auth.user_add(&user_add(""), overlay));
     member.user("alice", &[]);
     assert_eq!(member.auth.revision(), 2);
-    member.refused(Rejection::UserAlreadyExist, |auth, overlay| auth.user_add(&super::user_add("alice"), overlay));
+    member.refused(Rejection::UserAlreadyExist, |auth, overlay| auth.user_add(&user_add("alice"), overlay));
     let alice = member.auth.user("alice").unwrap();
     assert_eq!((alice.hashed_password.as_ref(), alice.no_password), (&b"hash"[..], false));
 }
@@ -51,7 +51,7 @@ fn user_add() {
 fn a_user_without_password_never_gets_one() {
     let mut member = Member::default();
     let options = Some(authpb::UserAddOptions { no_password: true });
-    let request = pb::AuthUserAddRequest { options, ..super::user_add("cn") };
+    let request = pb::AuthUserAddRequest { options, ..user_add("cn") };
     member.run(|auth, overlay| auth.user_add(&request, overlay)).unwrap();
     member.run(|auth, overlay| auth.user_change_password(&change_password("cn", "aGFzaA=="), overlay)).unwrap();
     let user = member.auth.user("cn").unwrap();
@@ -62,7 +62,7 @@ fn a_user_without_password_never_gets_one() {
 #[test]
 fn a_hash_that_is_no_base64_is_refused() {
     let mut member = Member::default();
-    let request = pb::AuthUserAddRequest { hashed_password: "!".into(), ..super::user_add("alice") };
+    let request = pb::AuthUserAddRequest { hashed_password: "!".into(), ..user_add("alice") };
     member.refused(Rejection::InvalidAuthManagement, |auth, overlay| auth.user_add(&request, overlay));
     member.user("alice", &[]);
     let request = change_password("alice", "!");
@@ -89,12 +89,12 @@ fn root_cannot_be_deleted_while_authentication_is_on() {
     member.role("root", &[]);
     let invalid = Rejection::InvalidAuthManagement;
     member.refused(invalid.clone(), |auth, overlay| auth.user_delete(&user_delete("root"), overlay));
-    member.refused(invalid.clone(), |auth, overlay| auth.role_delete(&super::role_delete("root"), overlay));
+    member.refused(invalid.clone(), |auth, overlay| auth.role_delete(&role_delete("root"), overlay));
     member.refused(invalid, |auth, overlay| auth.user_revoke_role(&revoke_role("root", "root"), overlay));
 
     member.run(|auth, overlay| auth.disable(overlay));
     member.run(|auth, overlay| auth.user_revoke_role(&revoke_role("root", "root"), overlay)).unwrap();
-    member.run(|auth, overlay| auth.role_delete(&super::role_delete("root"), overlay)).unwrap();
+    member.run(|auth, overlay| auth.role_delete(&role_delete("root"), overlay)).unwrap();
     member.run(|auth, overlay| auth.user_delete(&user_delete("root"), overlay)).unwrap();
     member.refused(Rejection::RootUserNotExist, AuthState::enable);
 }
@@ -139,14 +139,14 @@ fn the_role_root_is_granted_without_being_added() {
     member.user("root", &["root"]);
     assert!(member.auth.user("root").unwrap().is_root());
     assert_eq!(member.auth.role_get(&pb::AuthRoleGetRequest { role: "root".into() }), Err(Rejection::RoleNotFound));
-    member.refused(Rejection::RoleNotFound, |auth, overlay| auth.role_delete(&super::role_delete("root"), overlay));
+    member.refused(Rejection::RoleNotFound, |auth, overlay| auth.role_delete(&role_delete("root"), overlay));
 }
 
 #[test]
-fn revoke_role() {
+fn revoke_role_needs_a_granted_one() {
     let mut member = Member::default();
     member.role("work", &[]);
-    let request = super::revoke_role("alice", "work");
+    let request = revoke_role("alice", "work");
     member.refused(Rejection::UserNotFound, |auth, overlay| auth.user_revoke_role(&request, overlay));
     member.user("alice", &[]);
     member.refused(Rejection::RoleNotGranted, |auth, overlay| auth.user_revoke_role(&request, overlay));
@@ -156,12 +156,12 @@ fn revoke_role() {
 }
 
 #[test]
-fn role_add() {
+fn role_add_needs_a_new_name() {
     let mut member = Member::default();
-    member.refused(Rejection::RoleEmpty, |auth, overlay| auth.role_add(&super::role_add(""), overlay));
+    member.refused(Rejection::RoleEmpty, |auth, overlay| auth.role_add(&role_add(""), overlay));
     member.role("work", &[]);
     assert_eq!(member.auth.revision(), 2);
-    member.refused(Rejection::RoleAlreadyExist, |auth, overlay| auth.role_add(&super::role_add("work"), overlay));
+    member.refused(Rejection::RoleAlreadyExist, |auth, overlay| auth.role_add(&role_add("work"), overlay));
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn a_deleted_role_is_taken_from_its_users_in_one_revision() {
     let mut member = member_with(&[permission(Type::Readwrite, b"k", b"")]);
     member.user("bob", &["work"]);
     let before = member.auth.revision();
-    member.run(|auth, overlay| auth.role_delete(&super::role_delete("work"), overlay)).unwrap();
+    member.run(|auth, overlay| auth.role_delete(&role_delete("work"), overlay)).unwrap();
     assert_eq!(member.auth.revision(), before + 1);
-    member.refused(Rejection::RoleNotFound, |auth, overlay| auth.role_delete(&super::role_delete("work"), overlay));
+    member.refused(Rejection::RoleNotFound, |auth, overlay| auth.role_delete(&role_delete("work"), overlay));
     member.role("work", &[permission(Type::Readwrite, b"k", b"")]);
     for user in ["alice", "bob"] {
         assert!(!member.may_read(user, b"k", b""), "a role of the same name is another role");

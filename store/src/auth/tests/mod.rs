@@ -8,11 +8,13 @@ use quorate_proto::authpb;
 use quorate_proto::authpb::permission::Type;
 use quorate_proto::etcdserverpb as pb;
 
-use super::{Access, AuthState, KeyRange, attached_keys};
+use super::{Access, AuthState};
 use crate::engine::{Batch, Change, Direction, Family, Read, Rows, Span, View};
 use crate::keys;
+use crate::lease;
+use crate::mvcc::KeyRange;
 use crate::overlay::{Overlay, crosses};
-use crate::types::{Fault, ReadError, Rejection};
+use crate::types::{Failure, Fault, Rejection};
 
 mod advisories;
 mod checks;
@@ -118,15 +120,15 @@ impl Member {
     }
 
     fn check_at(&self, user: &str, auth_revision: u64, access: Access<'_>) -> Result<(), Rejection> {
-        match self.auth.check(user, auth_revision, access, &|lease| attached_keys(&self.disk, lease)) {
+        match self.auth.check(user, auth_revision, access, &|lease| lease::attached(&self.disk, lease)) {
             Ok(()) => Ok(()),
-            Err(ReadError::Rejected(why)) => Err(why),
-            Err(ReadError::Fault(fault)) => panic!("{fault}"),
+            Err(Failure::Rejected(why)) => Err(why),
+            Err(Failure::Fault(fault)) => panic!("{fault}"),
         }
     }
 
     fn may_read(&self, user: &str, key: &[u8], range_end: &[u8]) -> bool {
-        self.check(user, Access::Range(KeyRange::parse(key, range_end))).is_ok()
+        self.check(user, Access::Range(&keys_of(key, range_end))).is_ok()
     }
 
     fn may_write(&self, user: &str, key: &[u8], range_end: &[u8]) -> bool {
@@ -186,6 +188,10 @@ fn permission(kind: Type, key: &[u8], range_end: &[u8]) -> authpb::Permission {
 
 fn range(key: &[u8], range_end: &[u8]) -> pb::RangeRequest {
     pb::RangeRequest { key: bytes(key), range_end: bytes(range_end), ..Default::default() }
+}
+
+fn keys_of(key: &[u8], range_end: &[u8]) -> KeyRange {
+    KeyRange::new(&bytes(key), &bytes(range_end))
 }
 
 fn put(key: &[u8]) -> pb::PutRequest {

@@ -78,7 +78,9 @@ impl Model {
             }
             Command::RoleDelete { name } => {
                 self.roles.remove(name).ok_or(Rejection::RoleNotFound)?;
-                self.users.values_mut().for_each(|roles| drop(roles.remove(name)));
+                for roles in self.users.values_mut() {
+                    roles.remove(name);
+                }
             }
             Command::Grant { role, permission } => self.grant(role, permission.as_ref())?,
             Command::Revoke { role, key, range_end } => {

@@ -178,11 +178,12 @@ proptest! {
     ) {
         let (member, granted) = (member_of(&roles, &leases), granted(&roles));
         for request in &requests {
+            let keys;
             let (access, naive) = match request {
-                Request::RequestRange(range) => (
-                    Access::Range(KeyRange::parse(&range.key, &range.range_end)),
-                    naive_range(&granted, Type::Read, &range.key, &range.range_end),
-                ),
+                Request::RequestRange(range) => {
+                    keys = keys_of(&range.key, &range.range_end);
+                    (Access::Range(&keys), naive_range(&granted, Type::Read, &range.key, &range.range_end))
+                }
                 Request::RequestPut(put) => (Access::Put(put), naive_put(&granted, &leases, put)),
                 Request::RequestDeleteRange(delete) => (Access::DeleteRange(delete), naive_delete(&granted, delete)),
                 Request::RequestTxn(txn) => (Access::Txn(txn), naive_txn(&granted, &leases, txn)),

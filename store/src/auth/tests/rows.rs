@@ -69,7 +69,7 @@ fn attached_keys_are_those_of_one_lease() {
     for (lease, key) in [(1, &b"a"[..]), (2, b"b"), (2, b"c"), (3, b"d"), (-1, b"e"), (i64::MAX, b"f")] {
         disk.attach(lease, key);
     }
-    let keys = |lease| attached_keys(&disk, lease).unwrap();
+    let keys = |lease| lease::attached(&disk, lease).unwrap();
     assert_eq!(keys(2), ["b", "c"]);
     assert_eq!(keys(-1), ["e"]);
     assert_eq!(keys(i64::MAX), ["f"]);

@@ -1,8 +1,6 @@
 //! How RocksDB is set up, and why: one place for every knob that is not at its default.
 
-use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DataBlockIndexType, LogLevel, Options,
-};
+use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, LogLevel, Options};
 
 use super::Family;
 
@@ -27,6 +25,11 @@ impl Default for RocksSettings {
 const TABLE_FILE_BYTES: u64 = 32 << 20;
 /// Size of the first sorted level; RocksDB grows the others from it.
 const LEVEL_BASE_BYTES: u64 = 128 << 20;
+/// Descriptors, of which a process commonly has 1024. Twice what 8 GiB need; beyond it files are closed and reopened.
+const OPEN_FILES_MAX: i32 = 512;
+/// A memtable takes memory in blocks, and every family takes at least one: the budget must hold many of them.
+const ARENA_BLOCKS_PER_BUDGET: usize = 64;
+const ARENA_BLOCK_BYTES_MAX: usize = 1 << 20;
 /// RocksDB's own log: diagnosis, not history.
 const INFO_LOG_BYTES_MAX: usize = 4 << 20;
 const INFO_LOG_FILES_MAX: usize = 2;
@@ -39,6 +42,9 @@ const TOMBSTONE_WINDOW_MAX: usize = 4096;
 /// What an entry of the block cache is expected to hold is left to RocksDB: blocks here differ by family.
 const CACHE_ENTRY_BYTES_UNKNOWN: usize = 0;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+/// Part of a memtable that is a filter of its keys: about ten bits a key for small values. A look-up that finds nothing
+/// in a full memtable takes 0.2 us with it and 1.4 us without, and most look-ups end in older data.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.01;
 
 /// Options that the crate has no setter for.
 ///
@@ -67,6 +73,7 @@ pub(super) fn database(settings: &RocksSettings) -> Result<Options, rocksdb::Err
     options.set_allow_concurrent_memtable_write(false);
     options.set_enable_write_thread_adaptive_yield(false);
 
+    options.set_max_open_files(OPEN_FILES_MAX);
     options.set_bytes_per_sync(WRITEBACK_STEP_BYTES);
     // Files are deleted by background threads: neither the end of a scan nor apply waits for an unlink.
     options.set_avoid_unnecessary_blocking_io(true);
@@ -114,7 +121,7 @@ struct Tuning {
 fn tuning(family: Family) -> Tuning {
     match family {
         // Every put asks for the head of its key, and a new key has none.
-        Family::Heads => Tuning { block_bytes: 4 << 10, filter: Filter::Misses, large: true },
+        Family::Heads => Tuning { block_bytes: 8 << 10, filter: Filter::Misses, large: true },
         // Scanned in order by watches; asked for single entries by links, which lead to what exists.
         Family::Revisions => Tuning { block_bytes: 16 << 10, filter: Filter::Hits, large: true },
         Family::History | Family::Tallies | Family::LeaseKeys | Family::Buckets => {
@@ -128,18 +135,28 @@ fn tuning(family: Family) -> Tuning {
     }
 }
 
+fn arena_block_bytes(settings: &RocksSettings, tuning: &Tuning) -> usize {
+    let bytes = (settings.memtable_bytes / ARENA_BLOCKS_PER_BUDGET).min(ARENA_BLOCK_BYTES_MAX);
+    if tuning.large { bytes } else { bytes / 8 }
+}
+
 fn family_options(settings: &RocksSettings, cache: &Cache, tuning: &Tuning) -> Options {
     let mut options = Options::default();
     // One full memtable flushes all families, so no family has a limit of its own: the sum decides.
     options.set_write_buffer_size(settings.memtable_bytes);
     // While one flush is under way writes go on; a second one queued behind it is the end of patience.
     options.set_max_write_buffer_number(4);
-    options.set_arena_block_size(if tuning.large { 1 << 20 } else { 64 << 10 });
+    options.set_arena_block_size(arena_block_bytes(settings, tuning));
     options.set_target_file_size_base(TABLE_FILE_BYTES);
     options.set_max_bytes_for_level_base(LEVEL_BASE_BYTES);
     options.set_level_compaction_dynamic_level_bytes(true);
     if tuning.large {
         options.add_compact_on_deletion_collector_factory(TOMBSTONE_WINDOW, TOMBSTONE_WINDOW_MAX, 0.0);
+    }
+
+    if matches!(tuning.filter, Filter::Misses) {
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
+        options.set_memtable_whole_key_filtering(true);
     }
 
     let mut table = BlockBasedOptions::default();
@@ -159,7 +176,6 @@ fn family_options(settings: &RocksSettings, cache: &Cache, tuning: &Tuning) -> O
         Filter::Hits | Filter::Misses => {
             table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
             table.set_whole_key_filtering(true);
-            table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
         }
     }
     options.set_optimize_filters_for_hits(matches!(tuning.filter, Filter::Hits));

@@ -1,0 +1,56 @@
+//! A message above the limit, as etcd answers it: the transport below says the same with another code and text.
+
+use axum::response::Response;
+use http::HeaderValue;
+use tonic::Code;
+
+const STATUS: &str = "grpc-status";
+const MESSAGE: &str = "grpc-message";
+/// How tonic begins, percent-encoded as it stands in the header.
+const TONIC_PREFIX: &str = "Error%2C%20decoded%20message%20length%20too%20large";
+const TONIC_PREFIX_PLAIN: &str = "Error, decoded message length too large";
+
+pub(super) async fn as_etcd_says_it(mut response: Response) -> Response {
+    let headers = response.headers();
+    let Some(status) = headers.get(STATUS) else { return response };
+    if status.to_str().ok().and_then(|code| code.parse::<i32>().ok()) != Some(Code::OutOfRange as i32) {
+        return response;
+    }
+    let Some(message) = headers.get(MESSAGE).and_then(|message| message.to_str().ok()) else { return response };
+    if !message.starts_with(TONIC_PREFIX) && !message.starts_with(TONIC_PREFIX_PLAIN) {
+        return response;
+    }
+    // "... found X bytes, the limit is: Y bytes", with or without the escapes, which hold digits too: %20.
+    let plain = message.replace("%20", " ").replace("%2C", ",").replace("%3A", ":");
+    let numbers: Vec<&str> =
+        plain.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
+    let [found, limit] = numbers[..] else { return response };
+    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    if let Ok(text) = HeaderValue::try_from(text) {
+        response.headers_mut().insert(STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
+        response.headers_mut().insert(MESSAGE, text);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tonics_words_become_etcds() {
+        let status = tonic::Status::out_of_range(
+            "Error, decoded message length too large: found 4194309 bytes, the limit is: 2097152 bytes",
+        );
+        let response = as_etcd_says_it(status.into_http()).await;
+        assert_eq!(response.headers()[STATUS], "8");
+        assert_eq!(response.headers()[MESSAGE], "grpc: received message larger than max (4194309 vs. 2097152)");
+    }
+
+    #[tokio::test]
+    async fn other_answers_pass_untouched() {
+        let status = tonic::Status::out_of_range("etcdserver: mvcc: required revision has been compacted");
+        let response = as_etcd_says_it(status.into_http()).await;
+        assert_eq!(response.headers()[STATUS], "11");
+    }
+}

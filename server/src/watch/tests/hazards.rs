@@ -1,0 +1,562 @@
+//! What went wrong in systems like this one (HAZARDS 1c), each shown not to happen here. Numbers are etcd's threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+use quorate_store::{Effects, KeyRange};
+
+use super::support::{Client, Later, World, delete, everything, key, put, request, say, span};
+use crate::watch::{Inline, Limits, Output, WatchCreate};
+
+/// Tells whether it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Bell {
+    fn rings(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// Polls until there is nothing to say, leaving `bell` to be rung.
+fn listen(client: &mut Client, bell: &Arc<Bell>) -> Vec<String> {
+    let waker = Waker::from(bell.clone());
+    let mut words = Vec::new();
+    loop {
+        let mut out = Vec::new();
+        match client.stream.poll_outputs(&mut Context::from_waker(&waker), &mut out) {
+            Poll::Ready(end) => end.unwrap(),
+            Poll::Pending if bell.rings() > 0 => {}
+            Poll::Pending => return words,
+        }
+        words.extend(out.iter().map(say));
+    }
+}
+
+fn small_ring() -> Limits {
+    Limits { ring_bytes: 0, ..Limits::default() }
+}
+
+// ---- 26: progress ahead of events (#15220), and then never (#17507, #17557) ----
+
+#[test]
+fn progress_comes_after_all_events_up_to_it() {
+    let limits = Limits { poll_bytes: 1, ..Limits::default() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    let mut client = world.client();
+    client.watch(1, key("a"), 0);
+    client.watch(2, everything(), 0);
+    world.put("a", "1");
+    client.stream.handle().progress();
+    world.put("b", "2");
+    world.put("c", "3");
+    assert_eq!(
+        client.words(),
+        [
+            "1 created@1",
+            "2 created@1",
+            "1 events@2 a=1",
+            "2 events@2 a=1",
+            "-1 progress@2",
+            "2 events@3 b=2",
+            "2 events@4 c=3"
+        ],
+        "told as soon as everything up to the revision of the request is said"
+    );
+}
+
+#[test]
+fn progress_waits_until_every_watcher_of_the_stream_is_synced() {
+    let later = Arc::new(Later::default());
+    let mut world = World::with(small_ring(), later.clone());
+    (0..5).for_each(|n| drop(world.put("a", &n.to_string())));
+    let bell = Arc::new(Bell::default());
+    let mut client = world.client();
+    client.watch(1, key("z"), 0);
+    client.watch(2, key("a"), 4);
+    client.stream.handle().progress();
+    assert_eq!(listen(&mut client, &bell), ["1 created@6", "2 created@6"]);
+    world.put("z", "9");
+    assert_eq!(listen(&mut client, &bell), ["1 events@7 z=9"], "the live one is served, progress waits");
+    later.run_all();
+    assert!(bell.rings() > 0, "woken by the page");
+    let words = listen(&mut client, &bell);
+    assert_eq!(words, ["2 events@6 a=2 a=3"]);
+    later.run_all();
+    assert!(bell.rings() > 0);
+    assert_eq!(listen(&mut client, &bell), ["2 events@7 a=4", "-1 progress@7"]);
+}
+
+#[test]
+fn progress_is_answered_without_watchers_and_without_events() {
+    let mut world = World::new();
+    world.put("a", "1");
+    let bell = Arc::new(Bell::default());
+    let mut client = world.client();
+    assert_eq!(listen(&mut client, &bell), [""; 0]);
+    client.stream.handle().progress();
+    assert_eq!(bell.rings(), 1);
+    assert_eq!(listen(&mut client, &bell), ["-1 progress@2"]);
+    client.watch(0, key("b"), 0);
+    client.stream.handle().progress();
+    client.stream.handle().progress();
+    assert_eq!(listen(&mut client, &bell), ["0 created@2", "-1 progress@2"], "one answer for those that wait");
+    world.put("a", "2");
+    client.stream.handle().progress();
+    assert_eq!(listen(&mut client, &bell), ["-1 progress@3"], "also beyond what the watchers see");
+}
+
+#[test]
+fn progress_that_a_future_watcher_holds_back_comes_when_its_revision_does() {
+    let mut world = World::new();
+    let bell = Arc::new(Bell::default());
+    let mut client = world.client();
+    client.watch(0, key("a"), 4);
+    client.watch(0, key("b"), 3);
+    client.stream.handle().progress();
+    assert_eq!(listen(&mut client, &bell), ["0 created@1", "1 created@1"]);
+    world.put("x", "1");
+    world.put("x", "2");
+    assert_eq!(bell.rings(), 0, "no news for this stream");
+    world.put("x", "3");
+    assert_eq!(bell.rings(), 1);
+    assert_eq!(listen(&mut client, &bell), ["-1 progress@4"]);
+}
+
+// ---- 27, 34: starvation, lost events (#17529), memory (#16839) ----
+
+/// Hundreds of watchers with prev_kv and a client that does not read, at first.
+#[test]
+fn hundreds_of_watchers_of_a_slow_client_lose_nothing_and_queue_nothing() {
+    let limits = Limits { stream_bytes: 64 << 10, ring_bytes: 256 << 10, ..Limits::default() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    let mut client = world.client();
+    for _ in 0..700 {
+        client.create(&WatchCreate { prev_kv: true, ..request(span("k", "l")) });
+    }
+    client.drain();
+    for n in 0..2000 {
+        world.put(&format!("k{:02}", n % 100), &"v".repeat(200));
+        assert!(world.hub.stats().queued_bytes <= 64 << 10);
+    }
+    assert_eq!(world.hub.stats().queued_bytes, 0, "a number is left of the queue");
+    assert_eq!(world.hub.stats().slow_watchers, 700);
+    let mut last = vec![1_i64; 700];
+    let mut seen = 0;
+    for output in client.drain() {
+        let Output::Events(delivery) = output else { panic!("{output:?}") };
+        for (record, change) in delivery.events() {
+            let event = record.event(change, true);
+            assert_eq!(event.prev_kv.is_some(), record.revision() > 101);
+            assert_eq!(record.revision(), last[delivery.watch_id as usize] + 1);
+            last[delivery.watch_id as usize] += 1;
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 700 * 2000);
+    assert_eq!(world.hub.stats().slow_watchers, 0);
+}
+
+#[test]
+fn a_slow_watcher_that_compaction_passes_is_told_and_not_skipped() {
+    let limits = Limits { stream_bytes: 200, ..small_ring() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    let mut client = world.client();
+    client.watch(1, key("a"), 0);
+    client.watch(2, key("a"), 1_000);
+    client.drain();
+    (0..50).for_each(|n| drop(world.put("a", &n.to_string())));
+    world.compact(40);
+    assert_eq!(client.words(), ["1 compacted@40"]);
+    assert_eq!(world.hub.stats().watchers, 1, "who waits for the future has lost nothing");
+    client.watch(1, key("a"), 51);
+    assert_eq!(client.words(), ["1 created@51", "1 events@51 a=49"]);
+}
+
+#[test]
+fn no_watcher_of_a_stream_waits_for_another_that_reads_a_long_past() {
+    let limits = Limits { page_revisions: 10, page_spread: 10, ..small_ring() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    (0..2000).for_each(|n| drop(world.put("a", &n.to_string())));
+    let mut client = world.client();
+    client.watch(1, key("a"), 2);
+    client.watch(2, key("a"), 1_990);
+    client.watch(3, key("a"), 0);
+    world.put("a", "live");
+    let words: Vec<String> = (0..8).flat_map(|_| client.poll()).map(|output| say(&output)).collect();
+    assert!(words.iter().any(|word| word.starts_with("3 events")), "{words:?}");
+    assert!(words.iter().any(|word| word.contains("2 events") && word.contains("a=1999")), "{words:?}");
+    assert!(words.iter().filter(|word| word.starts_with("1 events")).count() < 8);
+}
+
+#[test]
+fn a_thousand_stalled_streams_hold_nothing_but_numbers() {
+    let limits = Limits { ring_bytes: 1 << 20, ..Limits::default() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    let mut clients: Vec<_> = (0..1000).map(|_| world.client()).collect();
+    for client in &mut clients {
+        client.watch(0, everything(), 0);
+        client.drain();
+    }
+    let value = "v".repeat(100_000);
+    for _ in 0..100 {
+        world.put("a", &value);
+        let stats = world.hub.stats();
+        assert!(stats.queued_bytes <= 1000 * 100 * 64, "{stats:?}");
+    }
+    let (weak, strong) = {
+        let ring = crate::watch::lock(&world.hub.core().ring);
+        let record = ring.read(ring.first(), 101, 1).unwrap().remove(0);
+        (Arc::weak_count(&record), Arc::strong_count(&record))
+    };
+    assert_eq!((weak, strong), (1000, 2), "the ring's and this test's");
+    let words = clients.remove(500).words();
+    let events: usize = words.iter().map(|word| word.matches("a=").count()).sum();
+    assert_eq!(events, 100, "and nothing is lost");
+}
+
+#[test]
+fn all_queues_together_are_bounded() {
+    let limits = Limits { queues_bytes: 10_000, ..Limits::default() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    let mut clients: Vec<_> = (0..100).map(|_| world.client()).collect();
+    for client in &mut clients {
+        client.watch(0, everything(), 0);
+        client.drain();
+    }
+    for n in 0..200 {
+        world.put("a", &n.to_string());
+        // One item each is always allowed: who keeps up is never closed.
+        assert!(world.hub.stats().queued_bytes <= 10_000 + 100 * 64);
+        assert_eq!(clients[0].words(), [format!("0 events@{} a={n}", n + 2)]);
+    }
+    for client in &mut clients[1..] {
+        assert_eq!(client.words().iter().map(|word| word.matches("a=").count()).sum::<usize>(), 200);
+    }
+    assert_eq!(world.hub.stats().queued_bytes, 0);
+}
+
+// ---- 28: compacted revisions (#18089, #19179) ----
+
+#[test]
+fn a_watch_from_the_compacted_revision_sees_it_also_when_it_is_a_delete() {
+    let mut world = World::with(small_ring(), Arc::new(Inline));
+    world.put("a", "1");
+    let deleted = world.delete("a");
+    world.put("b", "1");
+    world.put("b", "2");
+    world.compact(deleted);
+    let mut client = world.client();
+    client.watch(1, everything(), deleted);
+    client.watch(2, everything(), deleted - 1);
+    assert_eq!(
+        client.words(),
+        ["1 created@5", "2 created@5", "2 compacted@3", "1 events@5 -a b=1", "1 events@5 b=2"],
+        "below it is gone, from it on is there"
+    );
+}
+
+#[test]
+fn a_compaction_while_a_page_is_read_cancels_those_it_passed() {
+    let later = Arc::new(Later::default());
+    let mut world = World::with(small_ring(), later.clone());
+    (0..10).for_each(|n| drop(world.put("a", &n.to_string())));
+    let mut client = world.client();
+    client.watch(1, key("a"), 3);
+    client.watch(2, key("a"), 8);
+    client.drain();
+    world.compact(8);
+    later.run_all();
+    assert_eq!(client.words()[0], "1 compacted@8");
+    later.run_all();
+    let mut words = client.words();
+    later.run_all();
+    words.extend(client.words());
+    assert_eq!(words, ["2 events@11 a=6 a=7 a=8", "2 events@11 a=9"], "the newest is always in the ring");
+}
+
+// ---- 29, 30: future revisions, snapshot installs (#20221, #19487, #15271, #8411) ----
+
+#[test]
+fn a_watch_on_the_future_hears_nothing_before_also_across_an_install() {
+    let mut world = World::new();
+    let mut client = world.client();
+    client.create(&WatchCreate { watch_id: 1, start_revision: 8, progress_notify: true, ..request(everything()) });
+    client.watch(2, everything(), i64::MAX);
+    client.watch(3, everything(), i64::MAX - 2);
+    assert_eq!(client.words().len(), 3);
+    world.put("a", "2");
+    client.stream.tick();
+    for n in 3..=5 {
+        world.apply(vec![put("a", &n.to_string())]);
+    }
+    world.install(-1);
+    client.stream.tick();
+    client.stream.handle().progress();
+    assert_eq!(client.words(), [""; 0]);
+    for n in 6..=9 {
+        world.put("a", &n.to_string());
+    }
+    assert_eq!(client.words(), ["1 events@8 a=8", "1 events@9 a=9"]);
+}
+
+#[test]
+fn an_install_loses_nothing_and_repeats_nothing() {
+    let mut world = World::new();
+    let bell = Arc::new(Bell::default());
+    let mut client = world.client();
+    client.watch(1, key("a"), 0);
+    client.watch(2, key("b"), 0);
+    assert_eq!(listen(&mut client, &bell).len(), 2);
+    world.put("a", "2");
+    assert_eq!(listen(&mut client, &bell), ["1 events@2 a=2"]);
+    world.put("a", "3");
+    for n in 4..=6 {
+        world.apply(vec![put("a", &n.to_string())]);
+    }
+    bell.rings();
+    world.install(-1);
+    assert_eq!(bell.rings(), 0, "rung already by the event before");
+    world.put("a", "7");
+    assert_eq!(listen(&mut client, &bell), ["1 events@7 a=3 a=4 a=5 a=6", "1 events@7 a=7"]);
+    world.put("a", "8");
+    world.put("b", "9");
+    assert_eq!(listen(&mut client, &bell), ["1 events@8 a=8", "2 events@9 b=9"]);
+    world.apply(vec![put("b", "10")]);
+    world.install(-1);
+    assert!(bell.rings() > 0, "an install alone is news");
+    assert_eq!(listen(&mut client, &bell), ["2 events@10 b=10"]);
+    client.stream.handle().progress();
+    assert_eq!(listen(&mut client, &bell), ["-1 progress@10"]);
+}
+
+#[test]
+fn an_install_with_a_compaction_beyond_a_watcher_cancels_it() {
+    let mut world = World::new();
+    let mut client = world.client();
+    client.watch(1, key("a"), 0);
+    client.watch(2, key("a"), 7);
+    client.drain();
+    for n in 2..=9 {
+        world.apply(vec![put("a", &n.to_string())]);
+    }
+    world.install(6);
+    assert_eq!(client.words(), ["1 compacted@6", "2 events@9 a=7 a=8 a=9"]);
+    world.put("a", "10");
+    assert_eq!(client.words(), ["2 events@10 a=10"]);
+}
+
+#[test]
+fn two_installs_in_a_row_are_one_gap() {
+    let mut world = World::new();
+    let mut client = world.client();
+    client.watch(1, key("a"), 0);
+    client.drain();
+    world.apply(vec![put("a", "2")]);
+    world.install(-1);
+    world.install(-1);
+    world.apply(vec![put("a", "3")]);
+    world.install(-1);
+    assert_eq!(client.words(), ["1 events@3 a=2 a=3"]);
+}
+
+#[test]
+#[should_panic(expected = "a snapshot goes back")]
+fn an_install_that_goes_back_stops_the_member() {
+    let mut world = World::new();
+    world.put("a", "1");
+    world.hub.installed(1, -1);
+}
+
+// ---- 31: doubles (#17247) ----
+
+#[test]
+fn a_watcher_whose_history_overlaps_what_is_queued_sees_each_event_once() {
+    let later = Arc::new(Later::default());
+    let mut world = World::with(small_ring(), later.clone());
+    (2..=4).for_each(|n| drop(world.put("a", &n.to_string())));
+    let mut client = world.client();
+    client.watch(1, key("a"), 2);
+    client.watch(2, key("a"), 0);
+    client.drain();
+    world.put("a", "5");
+    world.put("a", "6");
+    let mut words = Vec::new();
+    for _ in 0..6 {
+        later.run_all();
+        words.extend(client.words());
+    }
+    let of = |id: &str| words.iter().filter(|word| word.starts_with(id)).map(|word| &word[11..]).collect::<Vec<_>>();
+    assert_eq!(of("1").join(" ").matches("a=").count(), 5, "{words:?}");
+    assert_eq!(of("2").join(" ").matches("a=").count(), 2, "{words:?}");
+}
+
+// ---- 32: revisions at the edge ----
+
+#[test]
+fn the_greatest_start_revision_overflows_nothing() {
+    let mut world = World::with(small_ring(), Arc::new(Inline));
+    let mut client = world.client();
+    client.watch(1, everything(), i64::MAX);
+    client.watch(2, everything(), 1);
+    world.put("a", "1");
+    client.stream.handle().progress();
+    client.stream.tick();
+    world.apply(vec![put("a", "2")]);
+    world.install(-1);
+    assert_eq!(client.words(), ["1 created@1", "2 created@1", "2 events@3 a=1 a=2"]);
+}
+
+// ---- 33: atomicity ----
+
+#[test]
+fn a_revision_is_never_split_also_when_room_ends_in_it() {
+    for poll_bytes in [1, 50, 100, 300] {
+        let limits = Limits { poll_bytes, page_bytes: 1, page_matches: 1, ..Limits::default() };
+        let mut world = World::with(limits, Arc::new(Inline));
+        let mut client = world.client();
+        client.watch(1, everything(), 0);
+        client.watch(2, span("b", "d"), 0);
+        client.drain();
+        world.txn(vec![put("a", "1"), put("b", "1"), put("c", "1")]);
+        world.txn(vec![delete("a"), put("c", "2"), delete("b")]);
+        let mut late = world.client();
+        late.watch(3, span("a", "c"), 1);
+        let mut words = client.words();
+        words.extend(late.words());
+        words.sort();
+        let expected = [
+            "1 events@2 a=1 b=1 c=1",
+            "1 events@3 -a c=2 -b",
+            "2 events@2 b=1 c=1",
+            "2 events@3 c=2 -b",
+            "3 created@3",
+            "3 events@3 -a -b",
+            "3 events@3 a=1 b=1",
+        ];
+        assert_eq!(words, expected, "with {poll_bytes} bytes a poll");
+    }
+}
+
+// ---- 35: nobody waits for a stalled stream ----
+
+#[test]
+fn a_hundred_streams_are_served_while_one_does_not_read() {
+    let limits = Limits { stream_bytes: 1000, ..Limits::default() };
+    let mut world = World::with(limits, Arc::new(Inline));
+    let mut stalled = world.client();
+    stalled.watch(0, everything(), 0);
+    let mut healthy: Vec<_> = (0..99).map(|_| world.client()).collect();
+    for client in &mut healthy {
+        client.watch(0, everything(), 0);
+        client.drain();
+    }
+    for n in 0..1000 {
+        let revision = world.put("a", &n.to_string());
+        for client in &mut healthy {
+            assert_eq!(client.words(), [format!("0 events@{revision} a={n}")]);
+        }
+    }
+    let words = stalled.words();
+    assert_eq!(words.iter().map(|word| word.matches("a=").count()).sum::<usize>(), 1000);
+}
+
+// ---- 36: nothing is left behind ----
+
+#[test]
+fn a_hundred_thousand_watchers_that_came_and_went_leave_nothing() {
+    let mut world = World::new();
+    let mut client = world.client();
+    for round in 0..10 {
+        for n in 0..5000 {
+            client.watch(0, key(&format!("k{n}")), i64::from(round % 3 == 0) * 100_000);
+            client.create(&WatchCreate { progress_notify: true, ..request(span("a", &format!("b{n}"))) });
+        }
+        let ids: Vec<_> = client.drain().iter().filter_map(created).collect();
+        assert_eq!(ids.len(), 10_000);
+        world.put("b", "1");
+        ids.into_iter().for_each(|id| client.stream.handle().cancel(id));
+        client.drain();
+    }
+    assert_eq!(world.hub.stats(), crate::watch::HubStats { streams: 1, ..Default::default() });
+    assert!(crate::watch::lock(&world.hub.core().registry).index.is_empty());
+    assert!(!client.stream.wants_ticks());
+    drop(client);
+    for _ in 0..100_000 {
+        let client = world.client();
+        client.watch(0, key("a"), 0);
+        client.stream.handle().progress();
+    }
+    assert_eq!(world.hub.stats(), crate::watch::HubStats::default());
+    assert_eq!(world.hub.stream().number(), 0, "numbers are used again");
+}
+
+#[test]
+fn a_stream_that_ends_while_its_page_is_read_leaves_nothing() {
+    let later = Arc::new(Later::default());
+    let mut world = World::with(small_ring(), later.clone());
+    (0..3).for_each(|n| drop(world.put("a", &n.to_string())));
+    let mut client = world.client();
+    let handle = client.stream.handle().clone();
+    client.watch(1, key("a"), 2);
+    client.drain();
+    drop(client);
+    handle.create(&request(key("a")));
+    handle.cancel(1);
+    later.run_all();
+    world.put("a", "1");
+    assert_eq!(world.hub.stats(), crate::watch::HubStats::default());
+    assert!(crate::watch::lock(&world.hub.core().registry).index.is_empty());
+}
+
+#[test]
+fn idle_watchers_cost_little_and_no_wakeups() {
+    let mut world = World::new();
+    let bell = Arc::new(Bell::default());
+    let mut client = world.client();
+    (0..10_000).for_each(|n| client.watch(0, key(&format!("idle{n}")), 0));
+    listen(&mut client, &bell);
+    (0..100).for_each(|n| drop(world.put("busy", &n.to_string())));
+    assert_eq!(bell.rings(), 0);
+    world.put("idle77", "1");
+    assert_eq!(bell.rings(), 1);
+    let entry = size_of::<Option<crate::watch::state::Watcher>>();
+    assert!(entry <= 160, "{entry} bytes a watcher");
+}
+
+#[test]
+fn publish_demands_revisions_without_holes() {
+    let mut world = World::new();
+    world.put("a", "1");
+    let skipped = world.apply(vec![put("a", "2")]).unwrap();
+    let next = world.apply(vec![put("a", "3")]).unwrap();
+    let hub = world.hub.clone();
+    let hole = Effects { revisions: vec![next], ..Effects::default() };
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hub.publish(&hole)));
+    assert!(outcome.is_err(), "stops the member; {} was never published", skipped.revision);
+}
+
+#[test]
+fn a_group_of_revisions_is_published_in_order() {
+    let mut world = World::new();
+    let mut client = world.client();
+    client.watch(0, everything(), 0);
+    let revisions = (0..3).filter_map(|n| world.apply(vec![put("a", &n.to_string())])).collect();
+    world.hub.publish(&Effects { revisions, compacted: Some(3), ..Effects::default() });
+    assert_eq!(client.words()[1..], ["0 events@2 a=0", "0 events@3 a=1", "0 events@4 a=2"]);
+    let mut late = world.client();
+    late.watch(0, KeyRange::One(Bytes::from("a")), 2);
+    assert_eq!(late.words(), ["0 created@4", "0 compacted@3"]);
+}
+
+fn created(output: &Output) -> Option<i64> {
+    if let Output::Created { watch_id, .. } = output { Some(*watch_id) } else { None }
+}

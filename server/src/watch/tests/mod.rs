@@ -1,0 +1,9 @@
+//! The promises of watching, one test each: hazards that hit systems like this one, and a model of all guarantees.
+
+mod hazards;
+mod index;
+mod model;
+mod streams;
+pub(crate) mod support;
+mod threads;
+mod wire;
