@@ -6,14 +6,14 @@ mod engine_support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
 use engine_support::{Chance, Subject, put, rows};
+use quorate_store::Fault;
 use quorate_store::engine::{Batch, Direction, Engine, Family, RocksEngine, RocksSettings, Span};
-use quorate_store::types::Fault;
 use tempfile::TempDir;
 
 /// Memtables so small that RocksDB flushes by itself all the time.
@@ -173,7 +173,14 @@ fn families_that_an_older_release_did_not_have_are_added() {
     assert_eq!(engine.get(Family::Cluster, b"key").unwrap().unwrap(), "value");
 }
 
-/// Every file of one kind in a database that holds `rows` flushed rows, and the fault that damage in it leads to.
+fn files(directory: &Path, kind: &str) -> Vec<PathBuf> {
+    let all = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let found: Vec<_> = all.filter(|path| path.file_name().unwrap().to_string_lossy().contains(kind)).collect();
+    assert!(!found.is_empty());
+    found
+}
+
+/// Damages every file of one kind in a database of flushed rows, then reads all of it.
 fn damaged(kind: &str, damage: impl Fn(&mut Vec<u8>)) -> Result<(), Fault> {
     let directory = TempDir::new().unwrap();
     let engine = RocksEngine::open(directory.path(), &RocksSettings::default()).unwrap();
@@ -182,10 +189,7 @@ fn damaged(kind: &str, damage: impl Fn(&mut Vec<u8>)) -> Result<(), Fault> {
     }
     engine.flush().unwrap();
     drop(engine);
-    let files = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
-    let files: Vec<_> = files.filter(|path| path.file_name().unwrap().to_string_lossy().contains(kind)).collect();
-    assert!(!files.is_empty());
-    for file in files {
+    for file in files(directory.path(), kind) {
         let mut bytes = fs::read(&file).unwrap();
         damage(&mut bytes);
         fs::write(&file, bytes).unwrap();
@@ -249,6 +253,26 @@ fn a_failed_background_flush_stops_writes_soon() {
     eprintln!("batch {number}: {fault}");
     assert!(number < 20_000, "only after {number} batches: {fault}");
     assert_eq!(engine.write(numbered(1)).unwrap_err().to_string(), fault.to_string());
+}
+
+/// RocksDB says nothing to anybody when a compaction fails: it counts.
+#[test]
+fn a_failed_compaction_stops_the_engine() {
+    let directory = TempDir::new().unwrap();
+    let engine = RocksEngine::open(directory.path(), &RocksSettings::default()).unwrap();
+    for number in 1..=2000 {
+        engine.write(numbered(number)).unwrap();
+    }
+    engine.flush().unwrap();
+    for file in files(directory.path(), ".sst") {
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[100] ^= 0x40;
+        fs::write(&file, bytes).unwrap();
+    }
+    let first = engine.compact_family(Family::Revisions).unwrap_err().to_string();
+    assert!(first.contains("background"), "{first}");
+    assert_eq!(engine.write(numbered(2001)).unwrap_err().to_string(), first);
+    assert_eq!(engine.flush().unwrap_err().to_string(), first);
 }
 
 #[test]

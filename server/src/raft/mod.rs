@@ -13,7 +13,7 @@
 
 mod applier;
 mod codec;
-mod log;
+pub mod log;
 mod machine;
 mod peers;
 mod types;
@@ -135,7 +135,6 @@ pub struct Raft(Arc<Inner>);
 struct Inner {
     id: MemberId,
     core: openraft::Raft<TypeConfig, Machine>,
-    log: LogStore<TypeConfig, Codec>,
     progress: Progress,
     threads: Mutex<Option<LogThreads>>,
 }
@@ -155,9 +154,9 @@ impl Raft {
         let (applier, progress) = Applier::start(store, hooks.publish, hooks.on_applied, pace)?;
         let machine = Machine::new(applier, reader, log.clone());
         let config = Arc::new(settings.config().validate()?);
-        let core = openraft::Raft::new(settings.member_id, config, peers::Peers, log.clone(), machine).await?;
+        let core = openraft::Raft::new(settings.member_id, config, peers::Peers, log, machine).await?;
         let threads = Mutex::new(Some(threads));
-        let raft = Self(Arc::new(Inner { id: settings.member_id, core, log, progress, threads }));
+        let raft = Self(Arc::new(Inner { id: settings.member_id, core, progress, threads }));
         tokio::spawn(look_after_core(Arc::downgrade(&raft.0)));
         tokio::spawn(flush_when_due(Arc::downgrade(&raft.0), raft.0.progress.flush_due.clone()));
         Ok(raft)
@@ -312,8 +311,10 @@ async fn flush_when_due(raft: std::sync::Weak<Inner>, due: Arc<tokio::sync::Noti
     }
 }
 
+type Call<T> = Box<dyn FnOnce(T) + Send>;
+
 /// A reply that two sides hold, and the first of them gives.
-struct Once<T>(Arc<Mutex<Option<Box<dyn FnOnce(T) + Send>>>>);
+struct Once<T>(Arc<Mutex<Option<Call<T>>>>);
 
 impl<T> Clone for Once<T> {
     fn clone(&self) -> Self {

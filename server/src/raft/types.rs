@@ -91,11 +91,6 @@ pub(crate) fn position(log_id: &LogId) -> LogPosition {
     LogPosition { index: log_id.index() + 1, term: log_id.committed_leader_id().term }
 }
 
-pub(crate) fn encode_membership(stored: &StoredMembership) -> Bytes {
-    let at = stored.log_id().as_ref().map(position).unwrap_or_default();
-    encode(at, stored.membership()).encode_to_vec().into()
-}
-
 pub(crate) fn encode(at: LogPosition, membership: &Membership) -> wire::RaftMembership {
     let configs = membership.get_joint_config().iter();
     wire::RaftMembership {

@@ -13,7 +13,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
-mod snapshot;
+pub mod snapshot;
 pub mod watch;
 
 use std::sync::Arc;

@@ -10,6 +10,9 @@
 //!
 //! Left out: who is allowed to watch what ([`Door`]), and what is published when (watch).
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;

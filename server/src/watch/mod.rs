@@ -38,7 +38,7 @@ mod turn;
 pub mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use history::{Executor, History, HistoryError, HistoryPage, Inline, Job, KeySet};
 pub use hub::{Hub, HubStats};

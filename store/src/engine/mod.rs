@@ -21,7 +21,7 @@ mod memory;
 mod rocks;
 
 pub use memory::MemoryEngine;
-pub use rocks::{RocksEngine, RocksSettings};
+pub use rocks::{RocksEngine, RocksSettings, RocksStats};
 
 /// A family of keys with an order of its own. The number is on disk (as the family's name): pinned, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

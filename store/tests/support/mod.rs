@@ -8,7 +8,6 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
-pub(crate) mod auth_model;
 pub(crate) mod build;
 pub(crate) mod chance;
 pub(crate) mod generate;

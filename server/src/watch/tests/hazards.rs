@@ -1,30 +1,13 @@
 //! What went wrong in systems like this one (HAZARDS 1c), each shown not to happen here. Numbers are etcd's threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use quorate_store::{Effects, KeyRange};
 
-use super::support::{Client, Later, World, delete, everything, key, put, request, say, span};
+use super::support::{Bell, Client, Later, World, delete, everything, key, put, request, say, span};
 use crate::watch::{Inline, Limits, Output, WatchCreate};
-
-/// Tells whether it was woken.
-#[derive(Default)]
-struct Bell(AtomicUsize);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl Bell {
-    fn rings(&self) -> usize {
-        self.0.swap(0, Ordering::SeqCst)
-    }
-}
 
 /// Polls until there is nothing to say, leaving `bell` to be rung.
 fn listen(client: &mut Client, bell: &Arc<Bell>) -> Vec<String> {
@@ -77,7 +60,9 @@ fn progress_comes_after_all_events_up_to_it() {
 fn progress_waits_until_every_watcher_of_the_stream_is_synced() {
     let later = Arc::new(Later::default());
     let mut world = World::with(small_ring(), later.clone());
-    (0..5).for_each(|n| drop(world.put("a", &n.to_string())));
+    for n in 0..5 {
+        world.put("a", &n.to_string());
+    }
     let bell = Arc::new(Bell::default());
     let mut client = world.client();
     client.watch(1, key("z"), 0);
@@ -173,7 +158,9 @@ fn a_slow_watcher_that_compaction_passes_is_told_and_not_skipped() {
     client.watch(1, key("a"), 0);
     client.watch(2, key("a"), 1_000);
     client.drain();
-    (0..50).for_each(|n| drop(world.put("a", &n.to_string())));
+    for n in 0..50 {
+        world.put("a", &n.to_string());
+    }
     world.compact(40);
     assert_eq!(client.words(), ["1 compacted@40"]);
     assert_eq!(world.hub.stats().watchers, 1, "who waits for the future has lost nothing");
@@ -185,7 +172,9 @@ fn a_slow_watcher_that_compaction_passes_is_told_and_not_skipped() {
 fn no_watcher_of_a_stream_waits_for_another_that_reads_a_long_past() {
     let limits = Limits { page_revisions: 10, page_spread: 10, ..small_ring() };
     let mut world = World::with(limits, Arc::new(Inline));
-    (0..2000).for_each(|n| drop(world.put("a", &n.to_string())));
+    for n in 0..2000 {
+        world.put("a", &n.to_string());
+    }
     let mut client = world.client();
     client.watch(1, key("a"), 2);
     client.watch(2, key("a"), 1_990);
@@ -268,7 +257,9 @@ fn a_watch_from_the_compacted_revision_sees_it_also_when_it_is_a_delete() {
 fn a_compaction_while_a_page_is_read_cancels_those_it_passed() {
     let later = Arc::new(Later::default());
     let mut world = World::with(small_ring(), later.clone());
-    (0..10).for_each(|n| drop(world.put("a", &n.to_string())));
+    for n in 0..10 {
+        world.put("a", &n.to_string());
+    }
     let mut client = world.client();
     client.watch(1, key("a"), 3);
     client.watch(2, key("a"), 8);
@@ -382,7 +373,9 @@ fn an_install_that_goes_back_stops_the_member() {
 fn a_watcher_whose_history_overlaps_what_is_queued_sees_each_event_once() {
     let later = Arc::new(Later::default());
     let mut world = World::with(small_ring(), later.clone());
-    (2..=4).for_each(|n| drop(world.put("a", &n.to_string())));
+    for n in 2..=4 {
+        world.put("a", &n.to_string());
+    }
     let mut client = world.client();
     client.watch(1, key("a"), 2);
     client.watch(2, key("a"), 0);
@@ -503,7 +496,9 @@ fn a_hundred_thousand_watchers_that_came_and_went_leave_nothing() {
 fn a_stream_that_ends_while_its_page_is_read_leaves_nothing() {
     let later = Arc::new(Later::default());
     let mut world = World::with(small_ring(), later.clone());
-    (0..3).for_each(|n| drop(world.put("a", &n.to_string())));
+    for n in 0..3 {
+        world.put("a", &n.to_string());
+    }
     let mut client = world.client();
     let handle = client.stream.handle().clone();
     client.watch(1, key("a"), 2);
@@ -524,7 +519,9 @@ fn idle_watchers_cost_little_and_no_wakeups() {
     let mut client = world.client();
     (0..10_000).for_each(|n| client.watch(0, key(&format!("idle{n}")), 0));
     listen(&mut client, &bell);
-    (0..100).for_each(|n| drop(world.put("busy", &n.to_string())));
+    for n in 0..100 {
+        world.put("busy", &n.to_string());
+    }
     assert_eq!(bell.rings(), 0);
     world.put("idle77", "1");
     assert_eq!(bell.rings(), 1);

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Waker;
 
 use quorate_proto::mvccpb;
 use quorate_store::{Event, EventKind, KeyRange};
 
-use super::support::{Client, Dice, Later, Op, World, delete, everything, key, put, span};
+use super::support::{Bell, Client, Dice, Later, Op, World, delete, everything, key, put, span};
 use crate::watch::{Executor, Filters, Inline, Limits, Output, WatchCreate};
 
 /// What one watcher was promised and has got.
@@ -33,6 +34,9 @@ struct Reader {
     finished: Vec<Expectation>,
     id_next: i64,
     bookmarks: usize,
+    bell: Arc<Bell>,
+    /// Ready when polled last.
+    runs: bool,
 }
 
 struct Run {
@@ -106,6 +110,8 @@ impl Run {
             finished: Vec::new(),
             id_next: 1,
             bookmarks: 0,
+            bell: Arc::default(),
+            runs: true,
         });
     }
 
@@ -116,7 +122,7 @@ impl Run {
             12..14 => self.publish_group(),
             14..19 => self.create(reader),
             19..21 => self.cancel(reader),
-            21..33 => drop(self.poll(reader)),
+            21..33 => self.poll(reader),
             33 => self.readers[reader].client.stream.handle().progress(),
             34 => self.readers[reader].client.stream.tick(),
             35 => self.compact(),
@@ -192,21 +198,26 @@ impl Run {
         self.open();
     }
 
-    /// Until nobody has anything to say or to read.
+    /// Polls those who are woken until nobody is, as a runtime would.
     fn settle(&mut self) {
-        let mut idle = 0;
-        while idle < 20 {
-            let mut said = self.later.as_ref().map_or(0, |later| later.run_all());
-            said += (0..self.readers.len()).map(|reader| self.poll(reader)).sum::<usize>();
-            idle = if said == 0 { idle + 1 } else { 0 };
+        let mut busy = true;
+        while busy {
+            busy = self.later.as_ref().is_some_and(|later| later.run_all() > 0);
+            for reader in 0..self.readers.len() {
+                if self.readers[reader].bell.rings() > 0 || self.readers[reader].runs {
+                    busy = true;
+                    self.poll(reader);
+                }
+            }
         }
     }
 
-    fn poll(&mut self, reader: usize) -> usize {
-        let outputs = self.readers[reader].client.poll();
-        let (compacted, said) = (self.compacted, outputs.len());
-        outputs.into_iter().for_each(|output| self.readers[reader].take(output, compacted));
-        said
+    fn poll(&mut self, reader: usize) {
+        let compacted = self.compacted;
+        let reader = &mut self.readers[reader];
+        let outputs = reader.client.poll_with(&Waker::from(reader.bell.clone()));
+        reader.runs = !outputs.is_empty();
+        outputs.into_iter().for_each(|output| reader.take(output, compacted));
     }
 
     /// Everybody reads to the end, and has seen everything.

@@ -147,7 +147,9 @@ fn progress_by_interval_is_for_those_who_asked_and_heard_nothing() {
 #[test]
 fn a_disk_that_cannot_be_read_ends_the_stream_and_not_in_silence() {
     let mut world = World::with(Limits { ring_bytes: 0, ..Limits::default() }, Arc::new(crate::watch::Inline));
-    (0..3).for_each(|_| drop(world.put("a", "1")));
+    for _ in 0..3 {
+        world.put("a", "1");
+    }
     world.history.break_disk();
     let mut client = world.client();
     client.watch(0, key("a"), 2);
@@ -162,7 +164,9 @@ fn a_disk_that_cannot_be_read_ends_the_stream_and_not_in_silence() {
 fn a_page_that_is_never_read_ends_the_stream_and_not_in_silence() {
     let later = Arc::new(Later::default());
     let mut world = World::with(Limits { ring_bytes: 0, ..Limits::default() }, later.clone());
-    (0..3).for_each(|_| drop(world.put("a", "1")));
+    for _ in 0..3 {
+        world.put("a", "1");
+    }
     let mut client = world.client();
     client.watch(0, key("a"), 2);
     assert_eq!(client.words(), ["0 created@4"]);

@@ -1,8 +1,9 @@
 //! A keyspace in memory that publishes what happens to it, and a client that polls by hand.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use quorate_proto::mvccpb::KeyValue;
@@ -38,15 +39,10 @@ struct Past {
     /// Revision 2 and on.
     revisions: Vec<RevisionEvents>,
     compacted: i64,
-    reads: usize,
     broken: bool,
 }
 
 impl MemoryHistory {
-    pub(crate) fn reads(&self) -> usize {
-        lock(&self.0).reads
-    }
-
     pub(crate) fn break_disk(&self) {
         lock(&self.0).broken = true;
     }
@@ -58,8 +54,7 @@ impl MemoryHistory {
 
 impl History for MemoryHistory {
     fn events(&self, from: i64, until: i64, keys: &KeySet, bytes_max: usize) -> Result<HistoryPage, HistoryError> {
-        let mut past = lock(&self.0);
-        past.reads += 1;
+        let past = lock(&self.0);
         if past.broken {
             return Err(HistoryError::Fault("disk".to_owned()));
         }
@@ -108,6 +103,23 @@ impl Later {
 impl Executor for Later {
     fn run(&self, job: Job) {
         lock(&self.0).push(job);
+    }
+}
+
+/// Tells whether it was woken.
+#[derive(Default)]
+pub(crate) struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Bell {
+    /// Since the last time.
+    pub(crate) fn rings(&self) -> usize {
+        self.0.swap(0, Ordering::SeqCst)
     }
 }
 
@@ -222,8 +234,12 @@ impl Client {
 
     /// One poll's worth.
     pub(crate) fn poll(&mut self) -> Vec<Output> {
+        self.poll_with(Waker::noop())
+    }
+
+    pub(crate) fn poll_with(&mut self, waker: &Waker) -> Vec<Output> {
         let mut out = Vec::new();
-        let poll = self.stream.poll_outputs(&mut Context::from_waker(Waker::noop()), &mut out);
+        let poll = self.stream.poll_outputs(&mut Context::from_waker(waker), &mut out);
         assert_eq!(out.is_empty(), !matches!(poll, Poll::Ready(Ok(()))), "ready if and only if there is something");
         out
     }

@@ -66,13 +66,7 @@ impl Model {
             }
             Command::DeleteRange(request) if request.key.is_empty() => Err(Rejection::EmptyKey),
             Command::DeleteRange(request) => Ok(Response::DeleteRange(self.delete_range(request))),
-            Command::Txn(request) => {
-                let branch = self.decide(request);
-                self.check(&branch)?;
-                let mut response = self.execute(&branch)?;
-                response.header = Some(header(self.now()));
-                Ok(Response::Txn(response))
-            }
+            Command::Txn(request) => self.txn(request).map(Response::Txn),
             Command::Compaction(request) => self.compact(request.revision),
             Command::LeaseGrant(request) => self.grant(request),
             Command::LeaseRevoke(request) if !self.leases.contains_key(&request.id) => Err(Rejection::LeaseNotFound),
@@ -143,7 +137,7 @@ impl Model {
         }
     }
 
-    fn check_put(&self, request: &pb::PutRequest) -> Result<(), Rejection> {
+    pub(super) fn check_put(&self, request: &pb::PutRequest) -> Result<(), Rejection> {
         match request {
             _ if request.key.is_empty() => Err(Rejection::EmptyKey),
             _ if request.ignore_value && !request.value.is_empty() => Err(Rejection::ValueProvided),
@@ -154,7 +148,7 @@ impl Model {
         }
     }
 
-    fn put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Rejection> {
+    pub(super) fn put(&mut self, request: &pb::PutRequest) -> Result<pb::PutResponse, Rejection> {
         let (mut value, mut lease) = (request.value.clone(), request.lease);
         if request.ignore_value || request.ignore_lease {
             let old = self.alive(&request.key, i64::MAX).ok_or(Rejection::KeyNotFound)?;
@@ -165,7 +159,7 @@ impl Model {
         Ok(pb::PutResponse { header: Some(header(self.now())), prev_kv: before.filter(|_| request.prev_kv) })
     }
 
-    fn delete_range(&mut self, request: &pb::DeleteRangeRequest) -> pb::DeleteRangeResponse {
+    pub(super) fn delete_range(&mut self, request: &pb::DeleteRangeRequest) -> pb::DeleteRangeResponse {
         let gone = self.live(&request.key, &request.range_end, i64::MAX);
         for kv in &gone {
             self.change(&kv.key, None, 0);

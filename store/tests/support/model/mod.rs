@@ -9,18 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use prost::Message;
 use quorate_proto::etcdserverpb as pb;
-use quorate_proto::log::{self, proposal::Command};
 use quorate_proto::mvccpb::KeyValue;
-use quorate_store::{
-    Answer, Effects, Event, EventKind, LEASE_TTL_SECS_MAX, LeaseEffect, LeaseRecord, Membership, Rejection, Response,
-    Revision, RevisionEvents,
-};
+use quorate_store::{Effects, Event, EventKind, LeaseRecord, Rejection, Revision, RevisionEvents};
 
-use super::auth_model::AuthModel;
-use pb::alarm_request::AlarmAction;
-use pb::compare::{CompareResult, CompareTarget, TargetUnion};
-use pb::request_op::Request;
-use pb::response_op;
+pub(crate) use auth::AuthModel;
+
+mod auth;
+mod changing;
+mod txn;
 
 /// One change of one key; a deletion has no value.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,8 +86,6 @@ impl Model {
             effects: Effects::default(),
         }
     }
-
-    // ---- reading ----
 
     /// The revision a reader sees now: one more as soon as the request at hand has changed something.
     fn now(&self) -> i64 {
@@ -195,9 +189,9 @@ impl Model {
         self.changes.iter().filter(stays).collect()
     }
 
-    /// etcd's rule: CRC32C of the word "key" and of all that is kept up to `asked`, in order; but what happened at C or
-    /// before only if it is still the newest of its key, and alive, at `asked` (when nothing at all is alive then, etcd
-    /// leaves this rule out); and no deletion at C.
+    /// etcd's rule: CRC32C of the word "key" and of every change up to `asked`, in order; but of what happened at C or
+    /// before only what is still the newest of its key, and alive, at `asked`; or, when nothing at all is alive at
+    /// `asked`, at C (etcd then hashes whatever its compaction has left).
     pub(crate) fn hash(&self, asked: i64) -> Result<u32, Rejection> {
         if asked > 0 && asked < self.compacted {
             return Err(Rejection::Compacted);
@@ -207,13 +201,11 @@ impl Model {
         }
         let asked = if asked == 0 { self.revision } else { asked };
         let nothing_alive = self.live(b"", b"\0", asked).is_empty();
+        let judged_at = if nothing_alive { self.compacted } else { asked };
         let mut text = b"key".to_vec();
-        for change in self.kept().into_iter().filter(|change| change.at.main <= asked) {
-            let stands = change.value.is_some() && self.newest(&change.key, asked) == Some(change);
-            if change.at.main <= self.compacted && !stands && !nothing_alive {
-                continue;
-            }
-            if change.at.main == self.compacted && change.value.is_none() {
+        for change in self.changes.iter().filter(|change| change.at.main <= asked) {
+            let stands = change.value.is_some() && self.newest(&change.key, judged_at) == Some(change);
+            if change.at.main <= self.compacted && !stands {
                 continue;
             }
             text.extend(change.at.main.to_be_bytes());

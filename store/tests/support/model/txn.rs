@@ -23,6 +23,13 @@ enum Op<'t> {
 }
 
 impl Model {
+    pub(super) fn txn(&mut self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Rejection> {
+        let branch = self.decide(request);
+        self.check(&branch)?;
+        let response = self.execute(&branch)?;
+        Ok(pb::TxnResponse { header: Some(header(self.now())), ..response })
+    }
+
     /// The branches that a txn and the txns in it take.
     fn decide<'t>(&self, txn: &'t pb::TxnRequest) -> Branch<'t> {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
@@ -69,7 +76,6 @@ impl Model {
     }
 
     fn execute(&mut self, branch: &Branch<'_>) -> Result<pb::TxnResponse, Rejection> {
-        use response_op::Response::{ResponseDeleteRange, ResponsePut, ResponseRange, ResponseTxn};
         let mut responses = Vec::new();
         for op in &branch.ops {
             let response = match op {

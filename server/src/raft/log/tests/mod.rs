@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod fault;
+mod format;
 mod purge;
 mod suite;
 mod threads;

@@ -60,17 +60,17 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A disk whose syncs wait while it is shut.
+/// A disk that lets through so many syncs and makes the others wait.
 #[derive(Clone)]
-struct Gated(SimFs, Arc<(Mutex<bool>, Condvar)>);
+struct Gated(SimFs, Arc<(Mutex<usize>, Condvar)>);
 
 impl Gated {
     fn new() -> Self {
-        Self(SimFs::new(1), Arc::new((Mutex::new(true), Condvar::new())))
+        Self(SimFs::new(1), Arc::new((Mutex::new(usize::MAX), Condvar::new())))
     }
 
-    fn open(&self, open: bool) {
-        *self.1.0.lock().unwrap() = open;
+    fn allow(&self, syncs: usize) {
+        *self.1.0.lock().unwrap() = syncs;
         self.1.1.notify_all();
     }
 }
@@ -91,8 +91,8 @@ impl FsFile for GatedFile {
         self.0.write_at(buf, offset)
     }
     fn sync_data(&self) -> std::io::Result<()> {
-        let (open, changed) = &*self.1.1;
-        drop(changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+        let (allowed, changed) = &*self.1.1;
+        *changed.wait_while(allowed.lock().unwrap(), |allowed| *allowed == 0).unwrap() -= 1;
         self.0.sync_data()
     }
     fn sync_all(&self) -> std::io::Result<()> {
@@ -134,7 +134,7 @@ impl Fs for Gated {
 fn a_stuck_disk_holds_answers_and_nobody_else() {
     let gated = Gated::new();
     let fixture = open(Arc::new(gated.clone()), Path::new("/log"));
-    gated.open(false);
+    gated.allow(0);
     let (tell, told) = channel();
     for index in 0..100 {
         append(&fixture.log, index, 50, &tell);
@@ -150,7 +150,7 @@ fn a_stuck_disk_holds_answers_and_nobody_else() {
     assert_eq!(now(fixture.log.read(0..u64::MAX, usize::MAX)).unwrap().len(), 91);
     assert_eq!(fixture.log.ids().unwrap().vote, Some(vote(2)));
     assert_eq!(told.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
-    gated.open(true);
+    gated.allow(usize::MAX);
     expect(&told, (0..100).chain([1000, 90]).map(|told| (told, true)));
     let syncs = fixture.syncs.lock().unwrap();
     assert_eq!(syncs.iter().sum::<usize>(), 101);
@@ -158,10 +158,30 @@ fn a_stuck_disk_holds_answers_and_nobody_else() {
 }
 
 #[test]
+fn what_is_not_written_stays_in_memory_however_small_the_cache() {
+    let gated = Gated::new();
+    let fixture = open(Arc::new(gated.clone()), Path::new("/log"));
+    gated.allow(0);
+    let (tell, told) = channel();
+    append(&fixture.log, 0, 900, &tell);
+    eventually("the writer takes the first", || fixture.log.stats().queue_bytes == 0);
+    for index in 1..9 {
+        append(&fixture.log, index, 900, &tell);
+    }
+    gated.allow(1);
+    expect(&told, [(0, true)]);
+    let read = now(fixture.log.read(0..u64::MAX, usize::MAX)).unwrap();
+    assert!(read.iter().map(|(id, _)| id.index).eq(0..9));
+    gated.allow(usize::MAX);
+    expect(&told, (1..9).map(|index| (index, true)));
+    assert!(fixture.log.stats().tail_cache_bytes <= 2 << 10);
+}
+
+#[test]
 fn a_full_queue_makes_append_wait_until_there_is_room() {
     let gated = Gated::new();
     let fixture = open(Arc::new(gated.clone()), Path::new("/log"));
-    gated.open(false);
+    gated.allow(0);
     let (tell, told) = channel();
     // The first batch is taken by the stuck writer, the rest stays queued.
     append(&fixture.log, 0, 50, &tell);
@@ -173,7 +193,7 @@ fn a_full_queue_makes_append_wait_until_there_is_room() {
     let waiter = std::thread::spawn(move || now(log.wait_for_room()));
     std::thread::sleep(Duration::from_millis(30));
     assert!(!waiter.is_finished());
-    gated.open(true);
+    gated.allow(usize::MAX);
     waiter.join().unwrap().unwrap();
     expect(&told, (0..30).map(|index| (index, true)));
 }
@@ -182,13 +202,13 @@ fn a_full_queue_makes_append_wait_until_there_is_room() {
 fn a_failed_sync_tells_all_who_wait_and_all_who_come() {
     let gated = Gated::new();
     let fixture = open(Arc::new(gated.clone()), Path::new("/log"));
-    gated.open(false);
+    gated.allow(0);
     let (tell, told) = channel();
     for index in 0..50 {
         append(&fixture.log, index, 50, &tell);
     }
     gated.0.fail(Call::SyncData, 1, libc::EIO);
-    gated.open(true);
+    gated.allow(usize::MAX);
     expect(&told, (0..50).map(|index| (index, false)));
     assert_eq!(fixture.faults.lock().unwrap().len(), 1);
     assert!(fixture.log.ids().is_err());
