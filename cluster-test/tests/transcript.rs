@@ -48,7 +48,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    put
+    alarm compaction del endpoint get lease lock member put snapshot txn users watch
 }
 
 #[test]

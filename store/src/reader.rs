@@ -15,7 +15,7 @@ use crate::auth::AuthState;
 use crate::engine::{Direction, Engine, Family, Span, View};
 use crate::keys::{self, LeaseRecord, meta};
 use crate::lease;
-use crate::mvcc::{EventPage, KeyRange, Keyspace, KeyspaceHash, Want};
+use crate::mvcc::{EventPage, KeyRange, Keyspace, KeyspaceHash, Want, sort};
 use crate::state::State;
 use crate::types::{Failure, Fault, LogPosition, Rejection};
 
@@ -163,6 +163,8 @@ pub struct StoreView {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangePiece {
     pub kvs: Vec<KeyValue>,
+    /// The greatest key of the piece; the next one begins behind it.
+    pub last_key: Option<bytes::Bytes>,
     pub more: bool,
 }
 
@@ -187,23 +189,30 @@ impl StoreView {
         self.keyspace().range(request)
     }
 
-    /// Keys of `range` at `revision` (0: now) from the start, until `limit` rows or about `bytes_max` bytes.
+    /// What `request` asks for, from its key on, until `limit` rows or about `bytes_max` bytes. Limit, filters and order
+    /// of the request are not looked at, but a sort target sorts what is in the piece, as etcd's streams do.
     pub fn range_piece(
         &self,
-        range: &KeyRange,
-        revision: i64,
-        keys_only: bool,
+        request: &pb::RangeRequest,
         limit: usize,
         bytes_max: usize,
     ) -> Result<RangePiece, Failure> {
         let keyspace = self.keyspace();
-        let at = keyspace.resolve(revision)?;
-        let want = if keys_only { Want::WithoutValue } else { Want::Everything };
-        let (mut kvs, more) = keyspace.piece(range, at, want, limit, bytes_max)?;
-        if keys_only {
-            kvs.iter_mut().for_each(|kv| kv.lease = 0);
+        let at = keyspace.resolve(request.revision)?;
+        let range = KeyRange::new(&request.key, &request.range_end);
+        let target = request.sort_target();
+        let by_value = target == pb::range_request::SortTarget::Value;
+        let want = if request.keys_only && !by_value { Want::WithoutValue } else { Want::Everything };
+        let (mut kvs, more) = keyspace.piece(&range, at, want, limit, bytes_max)?;
+        let last_key = kvs.last().map(|kv| kv.key.clone());
+        sort(&mut kvs, target, pb::range_request::SortOrder::Ascend);
+        if request.keys_only {
+            for kv in &mut kvs {
+                kv.value = bytes::Bytes::new();
+                kv.lease = if by_value { kv.lease } else { 0 };
+            }
         }
-        Ok(RangePiece { kvs, more })
+        Ok(RangePiece { kvs, last_key, more })
     }
 
     pub fn count(&self, range: &KeyRange, revision: i64) -> Result<i64, Failure> {

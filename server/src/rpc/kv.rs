@@ -198,16 +198,12 @@ impl KvService {
             };
             let (limit, asked) = (rows.min(left), request.clone());
             let bytes_max = self.0.options.request_bytes_max;
-            let piece = move || {
-                let range = KeyRange::new(&asked.key, &asked.range_end);
-                at.range_piece(&range, asked.revision, asked.keys_only, limit, bytes_max)
-            };
-            let piece = read_apart(piece).await?;
+            let piece = read_apart(move || at.range_piece(&asked, limit, bytes_max)).await?;
             left -= piece.kvs.len();
             count += piece.kvs.len() as i64;
             let last = !piece.more || left == 0;
-            if let Some(kv) = piece.kvs.last() {
-                request.key = after(&kv.key);
+            if let Some(key) = &piece.last_key {
+                request.key = after(key);
             }
             let mut response = pb::RangeResponse { kvs: piece.kvs, ..Default::default() };
             rows = next_rows(rows, response.encoded_len(), bytes_max);

@@ -18,6 +18,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use quorate_store::{Effects, KeyRange};
 
+use super::herald::{Errands, Herald};
 use super::history::{Executor, History, is_empty_range};
 use super::limits::Limits;
 use super::lock;
@@ -45,6 +46,7 @@ pub(super) struct Core {
     /// References in the queues of all streams, in bytes.
     queued_bytes: Arc<AtomicUsize>,
     watchers: AtomicUsize,
+    pub errands: Errands,
     pub ring: Mutex<Ring>,
     pub registry: Mutex<Registry>,
     pub history: Arc<dyn History>,
@@ -85,6 +87,7 @@ impl Hub {
             compacted: AtomicI64::new(compacted),
             queued_bytes: Arc::new(AtomicUsize::new(0)),
             watchers: AtomicUsize::new(0),
+            errands: Errands::default(),
             ring: Mutex::new(Ring::new(published + 1, limits.ring_bytes)),
             registry: Mutex::new(Registry::new()),
             history,
@@ -116,7 +119,7 @@ impl Hub {
         if let Some(compacted) = effects.compacted {
             core.compacted.store(compacted, Ordering::Release);
         }
-        wake(wakers);
+        core.errands.wake(wakers);
     }
 
     /// A snapshot took the store to `revision` without events: everybody reads what lies between.
@@ -136,7 +139,12 @@ impl Hub {
         core.published.store(revision, Ordering::Release);
         registry.due(revision, &mut wakers);
         drop(registry);
-        wake(wakers);
+        core.errands.wake(wakers);
+    }
+
+    /// To be spawned on the runtime of the streams: wakes them, so that publish need not.
+    pub fn herald(&self) -> Herald {
+        Herald::new(self.clone())
     }
 
     /// For one Watch call of a client. Dropping it forgets its watchers.

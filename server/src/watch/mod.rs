@@ -23,6 +23,7 @@
 //! Left out: permissions, headers and gRPC (rpc/watch.rs); what is in the store and for how long (store).
 
 mod catchup;
+mod herald;
 mod history;
 mod hub;
 mod index;
@@ -40,6 +41,7 @@ pub mod wire;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use herald::Herald;
 pub use history::{Executor, History, HistoryError, HistoryPage, Inline, Job, KeySet};
 pub use hub::{Hub, HubStats};
 pub use limits::Limits;

@@ -33,6 +33,7 @@ pub(crate) use compact::walk_step;
 pub(crate) use count::Buckets;
 pub use events::EventPage;
 pub use hash::KeyspaceHash;
+pub(crate) use range::sort;
 pub use range::validate as validate_range;
 pub(crate) use write::{Tracks, Writer};
 

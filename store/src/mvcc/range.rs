@@ -24,7 +24,7 @@ pub fn validate(request: &pb::RangeRequest) -> Result<(), Rejection> {
     order_of(request).map(|_| ())
 }
 
-/// Whether rows leave in key order, so that a limit may stop the scan.
+/// How rows are sorted; `None` is key order, in which they come.
 fn order_of(request: &pb::RangeRequest) -> Result<Option<(SortTarget, SortOrder)>, Rejection> {
     let target = SortTarget::try_from(request.sort_target).map_err(|_| Rejection::InvalidSortOption)?;
     let order = SortOrder::try_from(request.sort_order).map_err(|_| Rejection::InvalidSortOption)?;
@@ -76,10 +76,14 @@ impl Keyspace<'_> {
         }
 
         let limit = usize::try_from(request.limit).unwrap_or(0);
-        let pushed_down = limit > 0 && order.is_none() && !has_revision_filters(request);
+        // A limit stops the scan where no order was asked for, even if a target was: the rows found are then sorted, and
+        // the last of them is cut off (etcd's rule).
+        let unordered = request.sort_order == SortOrder::None as i32 || order.is_none();
+        let pushed_down = limit > 0 && unordered && !has_revision_filters(request);
+        let rows_max = pushed_down.then_some(if order.is_some() { limit.saturating_add(1) } else { limit });
         let by_value = request.sort_target == SortTarget::Value as i32;
         let want = if request.keys_only && !by_value { Want::WithoutValue } else { Want::Everything };
-        let mut rows = self.rows(&range, at, want, pushed_down.then_some(limit), |kv| passes_filters(request, kv))?;
+        let mut rows = self.rows(&range, at, want, rows_max, |kv| passes_filters(request, kv))?;
         response.count = if rows.cut { self.count(&range, at)? } else { rows.seen };
         if let Some((target, order)) = order {
             sort(&mut rows.kvs, target, order);
@@ -170,7 +174,7 @@ impl Keyspace<'_> {
     }
 }
 
-fn sort(kvs: &mut [KeyValue], target: SortTarget, order: SortOrder) {
+pub(crate) fn sort(kvs: &mut [KeyValue], target: SortTarget, order: SortOrder) {
     let compare = |a: &KeyValue, b: &KeyValue| -> Ordering {
         match target {
             SortTarget::Key => a.key.cmp(&b.key),

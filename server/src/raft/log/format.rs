@@ -370,7 +370,7 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Length without the zeros at the end, rounded up to a word: most of a fresh segment is zeros, so this must be quick.
-fn written_len(bytes: &[u8]) -> usize {
+pub(super) fn written_len(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<16>();
     if rest.iter().any(|byte| *byte != 0) {
         return bytes.len();

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -36,6 +37,8 @@ pub trait FsFile: Send + Sync + 'static {
     fn size_bytes(&self) -> io::Result<u64>;
     /// Reserves `bytes` from the start and makes the file that long; what is new reads as zeros.
     fn preallocate(&self, bytes: u64) -> io::Result<()>;
+    /// The next stretch at or after `offset` that may hold anything but zeros.
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
     /// Fills `buf` or fails.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `buf` or fails.
@@ -78,8 +81,7 @@ impl Fs for StdFs {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
         Ok(Arc::new(StdFile(file)))
     }
 
@@ -127,6 +129,17 @@ impl FsFile for StdFile {
         }
     }
 
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let size = self.size_bytes()?;
+        match seek(&self.0, offset, libc::SEEK_DATA) {
+            Ok(start) => Ok(Some(start..seek(&self.0, start, libc::SEEK_HOLE)?)),
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            // A file system that does not know its holes: all of it is data.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((offset < size).then_some(offset..size)),
+            Err(error) => Err(error),
+        }
+    }
+
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.0.read_exact_at(buf, offset)
     }
@@ -158,4 +171,13 @@ fn fallocate(file: &File, bytes: u64) -> io::Result<()> {
             return Err(error);
         }
     }
+}
+
+/// Moves the position of the file, which nothing else here uses.
+#[allow(unsafe_code, reason = "std has no call that finds data and holes")]
+fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<u64> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: the descriptor is open for the whole call because `file` is borrowed; no memory is passed.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
+    u64::try_from(found).map_err(|_| io::Error::last_os_error())
 }

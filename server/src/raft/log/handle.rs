@@ -48,7 +48,8 @@ impl EntryBatch {
         self.bytes.extend_from_slice(&encode_log_id(&id));
         encode(&mut self.bytes);
         if self.bytes.len() - start > ENTRY_BYTES_MAX {
-            self.wrong = Some(format!("entry {id} has {} bytes, more than {ENTRY_BYTES_MAX}", self.bytes.len() - start));
+            self.wrong =
+                Some(format!("entry {id} has {} bytes, more than {ENTRY_BYTES_MAX}", self.bytes.len() - start));
         }
         match self.last {
             Some(last) if id.index != last.index + 1 || id.leader < last.leader => {
@@ -127,8 +128,7 @@ impl RaftLog {
         let (runs, index) = (std::mem::take(&mut replay.runs), std::mem::take(&mut replay.index));
         let shared = Arc::new(Shared::new(View::new(replay.carry, runs, index), Arc::clone(&options.on_fault)));
         let threaded = options.driver == Driver::Threads;
-        let (dir, fsync) = (options.dir.clone(), options.fsync);
-        let helper = Helper::new(Arc::clone(&fs), dir, fsync, &shared, threaded);
+        let helper = Helper::new(Arc::clone(&fs), options.dir.clone(), &shared, threaded);
         let mut writer = Writer::new(fs, Arc::clone(&options), Arc::clone(&shared), helper, &recovered);
         writer.start().map_err(|fault| {
             let file = options.dir.clone();
@@ -146,11 +146,7 @@ impl RaftLog {
     }
 
     /// `done` is told once the entries are durable, in the order of the calls; the entries are readable on return.
-    pub fn append(
-        &self,
-        batch: EntryBatch,
-        done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) -> io::Result<()> {
+    pub fn append(&self, batch: EntryBatch, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
         let done = Done::new(done);
         let shared = &self.core.shared;
         let mut state = shared.live()?;
@@ -175,11 +171,7 @@ impl RaftLog {
     }
 
     /// `done` is told once the vote is durable.
-    pub fn save_vote(
-        &self,
-        vote: RawVote,
-        done: impl FnOnce(io::Result<()>) + Send + 'static,
-    ) -> io::Result<()> {
+    pub fn save_vote(&self, vote: RawVote, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
         let done = Done::new(done);
         let mut state = self.core.shared.live()?;
         state.view.carry.vote = Some(vote);
@@ -338,8 +330,11 @@ impl RaftLog {
 
 fn first_segment(fs: &dyn Fs, options: &LogOptions) -> Result<Recovered, OpenError> {
     let capacity = u64::from(options.segment_bytes);
-    let active = create_segment(fs, &options.dir, 1, capacity, options.fsync)
-        .map_err(|error| OpenError::Io { context: error.context, file: error.path, source: error.source })?;
+    let active = create_segment(fs, &options.dir, 1, capacity).map_err(|error| OpenError::Io {
+        context: error.context,
+        file: error.path,
+        source: error.source,
+    })?;
     let mut replay = Replay::default();
     replay.index.open_segment(active.clone(), SEGMENT_HEADER_BYTES);
     let offset = SEGMENT_HEADER_BYTES;

@@ -125,11 +125,6 @@ impl LogIndex {
             upto += 1;
         }
         let end = found.offsets.get(upto).copied().unwrap_or(found.end);
-        Some(Stored {
-            segment: found.segment.clone(),
-            first: index,
-            offsets: found.offsets[from..upto].to_vec(),
-            end,
-        })
+        Some(Stored { segment: found.segment.clone(), first: index, offsets: found.offsets[from..upto].to_vec(), end })
     }
 }

@@ -44,7 +44,7 @@ pub struct LogOptions {
     pub read_bytes_max: usize,
     pub queue_bytes_max: usize,
     pub marker_delay: Duration,
-    /// False is `--unsafe-no-fsync`: nothing is synced, nothing is claimed to be, and a power cut may lose any tail.
+    /// False is `--unsafe-no-fsync`: records are not synced nor claimed to be, and a power cut may lose any tail.
     pub fsync: bool,
     /// True lets the first entry of an empty log have any index, as openraft's test suite wants; production says false.
     pub any_first_index: bool,

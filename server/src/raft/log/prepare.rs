@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A file gets its name only when all of that is durable, so a named file with a bad header or a short length is
-//! damage, never a crash. Left out: recycling (a removed file's blocks would have to be zeroed again).
+//! damage, never a crash. That holds without `fsync` too, which spares only the syncs of data. Left out: recycling (a removed file's blocks would have to be zeroed again).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,13 +51,7 @@ impl std::fmt::Display for PrepareError {
     }
 }
 
-pub(super) fn create_segment(
-    fs: &dyn Fs,
-    dir: &Path,
-    number: u32,
-    capacity: u64,
-    fsync: bool,
-) -> Result<SegmentFile, PrepareError> {
+pub(super) fn create_segment(fs: &dyn Fs, dir: &Path, number: u32, capacity: u64) -> Result<SegmentFile, PrepareError> {
     let temporary = dir.join(TEMPORARY_NAME);
     let path = dir.join(segment_name(number));
     let failed = |context, may_try_again| {
@@ -72,20 +66,16 @@ pub(super) fn create_segment(
     }
     let header = SegmentHeader { segment: number, capacity, salt: fs.salt() };
     file.write_at(&header.encode(), 0).map_err(failed("write the header of", false))?;
-    if fsync {
-        file.sync_all().map_err(failed("sync", false))?;
-    }
+    file.sync_all().map_err(failed("sync", false))?;
     fs.rename(&temporary, &path).map_err(failed("rename", false))?;
-    if fsync {
-        fs.sync_dir(dir).map_err(failed("sync the directory of", false))?;
-    }
+    fs.sync_dir(dir).map_err(failed("sync the directory of", false))?;
     Ok(SegmentFile { number, path: Arc::new(path), file, seed: seed_of(header.salt), capacity })
 }
 
 /// One file, then the directory: after a power cut the oldest are gone and none is missing in between.
-pub(super) fn remove_segment(fs: &dyn Fs, dir: &Path, path: &Path, fsync: bool) -> io::Result<()> {
+pub(super) fn remove_segment(fs: &dyn Fs, dir: &Path, path: &Path) -> io::Result<()> {
     fs.remove(path)?;
-    if fsync { fs.sync_dir(dir) } else { Ok(()) }
+    fs.sync_dir(dir)
 }
 
 enum Job {
@@ -96,17 +86,22 @@ enum Job {
 /// Runs the jobs, on a thread or at once.
 pub(super) struct Helper {
     worker: Worker,
-    thread: Option<(Sender<Job>, Receiver<Result<SegmentFile, PrepareError>>, JoinHandle<()>)>,
+    thread: Option<HelperThread>,
     /// Without a thread: what the last job prepared.
     ready: Option<Result<SegmentFile, PrepareError>>,
     awaited: bool,
+}
+
+struct HelperThread {
+    jobs: Sender<Job>,
+    results: Receiver<Result<SegmentFile, PrepareError>>,
+    join: JoinHandle<()>,
 }
 
 #[derive(Clone)]
 struct Worker {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
-    fsync: bool,
     /// Weak: the log's state must not live as long as a job.
     shared: Weak<Shared>,
 }
@@ -115,7 +110,7 @@ impl Worker {
     fn run(&self, job: Job) -> Option<Result<SegmentFile, PrepareError>> {
         match job {
             Job::Prepare { number, capacity } => {
-                let prepared = create_segment(&*self.fs, &self.dir, number, capacity, self.fsync);
+                let prepared = create_segment(&*self.fs, &self.dir, number, capacity);
                 if let Err(error) = &prepared
                     && !error.may_try_again
                 {
@@ -125,7 +120,7 @@ impl Worker {
             }
             Job::Remove(segments) => {
                 for segment in segments {
-                    if let Err(error) = remove_segment(&*self.fs, &self.dir, &segment.path, self.fsync) {
+                    if let Err(error) = remove_segment(&*self.fs, &self.dir, &segment.path) {
                         self.kill(&format!("remove {}: {error}", segment.path.display()));
                         break;
                     }
@@ -143,8 +138,8 @@ impl Worker {
 }
 
 impl Helper {
-    pub(super) fn new(fs: Arc<dyn Fs>, dir: PathBuf, fsync: bool, shared: &Arc<Shared>, threaded: bool) -> Self {
-        let worker = Worker { fs, dir, fsync, shared: Arc::downgrade(shared) };
+    pub(super) fn new(fs: Arc<dyn Fs>, dir: PathBuf, shared: &Arc<Shared>, threaded: bool) -> Self {
+        let worker = Worker { fs, dir, shared: Arc::downgrade(shared) };
         let thread = threaded.then(|| {
             let (jobs, todo) = channel::<Job>();
             let (done, results) = channel();
@@ -158,8 +153,8 @@ impl Helper {
                     }
                 }
             };
-            let thread = std::thread::Builder::new().name("raft-log-files".to_owned()).spawn(run);
-            (jobs, results, thread.expect("the process may start a thread"))
+            let spawned = std::thread::Builder::new().name("raft-log-files".to_owned()).spawn(run);
+            HelperThread { jobs, results, join: spawned.expect("the process may start a thread") }
         });
         Self { worker, thread, ready: None, awaited: false }
     }
@@ -178,7 +173,7 @@ impl Helper {
     fn start(&mut self, job: Job) {
         match &self.thread {
             // A closed channel means that the thread is gone, and taking its result will say so.
-            Some((jobs, ..)) => drop(jobs.send(job)),
+            Some(thread) => drop(thread.jobs.send(job)),
             None => self.ready = self.worker.run(job).or(self.ready.take()),
         }
     }
@@ -189,7 +184,7 @@ impl Helper {
             return None;
         }
         match &self.thread {
-            Some((_, results, _)) => results.recv().ok(),
+            Some(thread) => thread.results.recv().ok(),
             None => self.ready.take(),
         }
     }
@@ -197,10 +192,10 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        if let Some((jobs, results, thread)) = self.thread.take() {
+        if let Some(HelperThread { jobs, results, join }) = self.thread.take() {
             drop((jobs, results));
             // A panic of the thread was reported when it happened.
-            let _ = thread.join();
+            let _ = join.join();
         }
     }
 }

@@ -53,12 +53,7 @@ fn read_stored(stored: &Stored, entries: &mut Vec<RawEntry>) -> Result<(), Strin
     Ok(())
 }
 
-fn read_run(
-    stored: &Stored,
-    run: std::ops::Range<usize>,
-    end: u32,
-    entries: &mut Vec<RawEntry>,
-) -> Result<(), String> {
+fn read_run(stored: &Stored, run: std::ops::Range<usize>, end: u32, entries: &mut Vec<RawEntry>) -> Result<(), String> {
     let start = stored.offsets[run.start];
     let mut buffer = BytesMut::zeroed((end - start) as usize);
     let failed =

@@ -11,14 +11,15 @@
 //! between the highest testimony and X are written and synced again: after a sync that failed they may exist in the
 //! page cache only. Left out: any attempt to mend damage; a member that lost its log is replaced.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::{
     FORMAT_VERSION, HEAD_BYTES, HeaderError, Position, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
-    decode_high_water, seed_of, testimony,
+    decode_high_water, seed_of, testimony, written_len,
 };
-use super::fs::Fs;
+use super::fs::{Fs, FsFile};
 use super::index::SegmentFile;
 use super::options::{LogOptions, OpenError, OpenReport};
 use super::prepare::{is_temporary, remove_segment, segment_name, segment_number};
@@ -40,7 +41,10 @@ pub(super) struct Recovered {
 
 struct Kept {
     file: SegmentFile,
+    /// Where the records that count end.
     end: usize,
+    /// Where the zeros that were never written begin.
+    written: usize,
 }
 
 /// None: there is no log yet.
@@ -82,7 +86,7 @@ fn list_segments(fs: &dyn Fs, options: &LogOptions) -> Result<Vec<(u32, PathBuf)
         if let Some(number) = segment_number(&name) {
             segments.push((number, path));
         } else if is_temporary(&name) {
-            remove_segment(fs, dir, &path, options.fsync).map_err(OpenError::io("remove", path))?;
+            remove_segment(fs, dir, &path).map_err(OpenError::io("remove", path))?;
         }
     }
     segments.sort();
@@ -140,7 +144,7 @@ impl Scan {
             self.broken = broken;
             return Ok(SEGMENT_HEADER_BYTES as usize);
         }
-        self.kept.push(Kept { file: segment.clone(), end: offset });
+        self.kept.push(Kept { file: segment.clone(), end: offset, written: written_len(bytes) });
         self.stopped = broken.is_some();
         self.broken = broken;
         Ok(offset)
@@ -159,8 +163,8 @@ impl Scan {
     /// Entries that are neither purged nor there were in segments that someone removed.
     fn refuse_missing_entries(&self) -> Result<(), OpenError> {
         let (carry, index) = (&self.replay.carry, &self.replay.index);
-        let complete = carry.is_empty()
-            || index.first().is_some_and(|first| first <= carry.first) && index.is_contiguous();
+        let complete =
+            carry.is_empty() || index.first().is_some_and(|first| first <= carry.first) && index.is_contiguous();
         if complete {
             return Ok(());
         }
@@ -190,7 +194,7 @@ impl Scan {
     fn remove_unused(&mut self, fs: &dyn Fs, options: &LogOptions) -> Result<(), OpenError> {
         for segment in self.unused.drain(..).rev() {
             let path = &*segment.path;
-            remove_segment(fs, &options.dir, path, options.fsync).map_err(OpenError::io("remove", path))?;
+            remove_segment(fs, &options.dir, path).map_err(OpenError::io("remove", path))?;
         }
         Ok(())
     }
@@ -208,7 +212,7 @@ impl Scan {
             let mut touched = false;
             if last && self.broken.is_some() {
                 touched = true;
-                zero_from(&kept.file, kept.end)?;
+                zero(&kept.file, kept.end, kept.written)?;
             }
             if options.fsync && from < kept.end {
                 touched = true;
@@ -230,8 +234,7 @@ fn read_segment(fs: &dyn Fs, number: u32, path: &Path) -> Result<(SegmentFile, V
     if size < u64::from(SEGMENT_HEADER_BYTES) || size > u64::from(u32::MAX) {
         return Err(damaged(size, format!("{size} bytes are no size of a segment")));
     }
-    let mut bytes = vec![0; usize::try_from(size).expect("below 4 GiB")];
-    file.read_at(&mut bytes, 0).map_err(OpenError::io("read", path))?;
+    let bytes = read_data(&*file, size).map_err(OpenError::io("read", path))?;
     let header = SegmentHeader::decode(&bytes[..SEGMENT_HEADER_BYTES as usize]).map_err(|error| match error {
         HeaderError::Damaged(reason) => damaged(0, reason.to_owned()),
         HeaderError::Version(found) => {
@@ -248,9 +251,24 @@ fn read_segment(fs: &dyn Fs, number: u32, path: &Path) -> Result<(SegmentFile, V
     Ok((SegmentFile { number, path, file, seed: seed_of(header.salt), capacity: header.capacity }, bytes))
 }
 
-fn zero_from(segment: &SegmentFile, from: usize) -> Result<(), OpenError> {
-    let zeros = vec![0; COPY_BYTES];
-    let end = usize::try_from(segment.capacity).expect("below 4 GiB");
+/// A segment just begun is reserved space without data: reading that would cost more than all else at a start.
+fn read_data(file: &dyn FsFile, size: u64) -> io::Result<Vec<u8>> {
+    // Zeroed by the allocator: pages that stay untouched cost nothing.
+    let mut bytes = vec![0; usize::try_from(size).expect("a segment is smaller than 4 GiB")];
+    let mut at = 0;
+    while let Some(data) = file.data_from(at)? {
+        let (start, end) = (data.start.min(size), data.end.min(size));
+        if start == end {
+            break;
+        }
+        file.read_at(&mut bytes[start as usize..end as usize], start)?;
+        at = end;
+    }
+    Ok(bytes)
+}
+
+fn zero(segment: &SegmentFile, from: usize, end: usize) -> Result<(), OpenError> {
+    let zeros = vec![0; COPY_BYTES.min(end.saturating_sub(from))];
     for at in (from..end).step_by(COPY_BYTES) {
         let step = &zeros[..COPY_BYTES.min(end - at)];
         segment.file.write_at(step, at as u64).map_err(OpenError::io("zero the tail of", &*segment.path))?;

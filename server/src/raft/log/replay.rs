@@ -5,8 +5,8 @@
 //! sense (a hole, an unknown layout) is never cut: that is refused here.
 
 use super::format::{
-    Carry, Kind, Parsed, Position, RECORD_HEADER_BYTES, HEAD_BYTES, Record, SEGMENT_HEADER_BYTES, decode_entry_id, decode_head,
-    decode_log_id_option, decode_vote, is_zero, parse_record,
+    Carry, HEAD_BYTES, Kind, Parsed, Position, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES, decode_entry_id,
+    decode_head, decode_log_id_option, decode_vote, is_zero, parse_record,
 };
 use super::index::{LogIndex, SegmentFile};
 use super::view::Runs;

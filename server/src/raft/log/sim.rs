@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -436,6 +437,13 @@ impl FsFile for SimFile {
         apply(&mut inode.now, Pending::Length(length));
         inode.pending.push(Pending::Length(length));
         Ok(())
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let (disk, result) = self.begin(Call::Size);
+        result?;
+        let size = disk.inodes[self.inode].now.len() as u64;
+        Ok((offset < size).then_some(offset..size))
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

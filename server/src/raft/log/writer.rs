@@ -287,8 +287,8 @@ impl Writer {
             Some(segment) => segment,
             None => {
                 let capacity = needed.max(u64::from(self.options.segment_bytes));
-                let (dir, fsync) = (&self.options.dir, self.options.fsync);
-                create_segment(&*self.fs, dir, number, capacity, fsync).map_err(|error| Fault(error.to_string()))?
+                create_segment(&*self.fs, &self.options.dir, number, capacity)
+                    .map_err(|error| Fault(error.to_string()))?
             }
         };
         assert_eq!(segment.number, number, "segments are prepared in order");

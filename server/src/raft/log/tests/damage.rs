@@ -40,12 +40,12 @@ fn settled() -> (World, Recovered) {
 
 /// The last segment that holds records, and where they end.
 fn tail(fs: &SimFs) -> (PathBuf, usize) {
-    let used = segments(fs).into_iter().filter_map(|path| {
+    let mut used = segments(fs).into_iter().filter_map(|path| {
         let bytes = fs.bytes(&path)?;
         let end = bytes.iter().rposition(|byte| *byte != 0)? + 1;
         (end > 4096).then_some((path, end))
     });
-    used.last().unwrap()
+    used.next_back().unwrap()
 }
 
 #[derive(PartialEq, Debug)]
@@ -117,7 +117,7 @@ fn any_flipped_bit_is_refused_or_harmless() {
             match outcome(&world, &whole, &fs) {
                 Outcome::Refused => refused += 1,
                 Outcome::Whole => {
-                    let marker_or_spare = at >= end - 64 || at < 4096 && at >= 36;
+                    let marker_or_spare = at >= end - 64 || (36..4096).contains(&at);
                     assert!(marker_or_spare, "bit {bit} of byte {at} of {end} went unnoticed");
                 }
                 less @ Outcome::Less(_) => panic!("bit {bit} of byte {at} of {end}: {less:?}"),

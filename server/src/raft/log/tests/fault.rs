@@ -86,7 +86,10 @@ fn run(call: Call, k: u64, errno: i32, opened_before: bool, ends: &mut Ends) {
             break;
         }
     }
-    died |= { world.log.tick(); world.log.ids().is_err() };
+    died |= {
+        world.log.tick();
+        world.log.ids().is_err()
+    };
     match (died, fs.faults_struck()) {
         (true, _) => {
             ends.died += 1;

@@ -43,7 +43,8 @@ fn append(log: &RaftLog, index: u64, bytes: usize, told: &std::sync::mpsc::Sende
     let told = told.clone();
     log.append(batch, move |result| {
         let _ = told.send((index, result.is_ok()));
-    }).unwrap();
+    })
+    .unwrap();
 }
 
 fn expect(told: &Told, expected: impl IntoIterator<Item = (u64, bool)>) {
@@ -83,6 +84,9 @@ impl FsFile for GatedFile {
     }
     fn preallocate(&self, bytes: u64) -> std::io::Result<()> {
         self.0.preallocate(bytes)
+    }
+    fn data_from(&self, offset: u64) -> std::io::Result<Option<std::ops::Range<u64>>> {
+        self.0.data_from(offset)
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
         self.0.read_at(buf, offset)
@@ -142,9 +146,12 @@ fn a_stuck_disk_holds_answers_and_nobody_else() {
     fixture.log.truncate_after(Some(id(1, 89))).unwrap();
     fixture.log.save_committed(Some(id(1, 10))).unwrap();
     let voted = tell.clone();
-    fixture.log.save_vote(vote(2), move |result| {
-        let _ = voted.send((1000, result.is_ok()));
-    }).unwrap();
+    fixture
+        .log
+        .save_vote(vote(2), move |result| {
+            let _ = voted.send((1000, result.is_ok()));
+        })
+        .unwrap();
     append(&fixture.log, 90, 50, &tell);
     // Readable at once, all of it, though nothing is durable.
     assert_eq!(now(fixture.log.read(0..u64::MAX, usize::MAX)).unwrap().len(), 91);

@@ -219,8 +219,8 @@ impl World {
     }
 
     fn id_at(&self, index: u64) -> Option<RawLogId> {
-        let held = self.model.entries.iter().map(|(id, _)| *id).chain(self.model.purged);
-        held.filter(|id| id.index == index).next()
+        let mut held = self.model.entries.iter().map(|(id, _)| *id).chain(self.model.purged);
+        held.find(|id| id.index == index)
     }
 
     /// One random step; an error means that the log is dead.
