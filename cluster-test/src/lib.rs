@@ -10,5 +10,6 @@
 //! against real etcd as well; where the two are compared, real etcd is right.
 
 pub mod cluster;
+pub mod kill;
 pub mod programs;
 pub mod transcript;

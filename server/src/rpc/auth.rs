@@ -2,8 +2,11 @@
 //!
 //! Tokens come with a later release. Until then authentication cannot be enabled, rather than being enabled and not
 //! enforced. Passwords are hashed here, at the door: the log carries the hash alone.
+//!
+//! What a new hash is made of is etcd's rule, and differs: a new user's always of the password, whatever hash the request
+//! brings; a changed one of the password unless that is empty, and then the request's own hash, or none at all.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::log::proposal::Command;
@@ -20,20 +23,28 @@ use crate::node::{Consistency, RequestError};
 /// Passwords hashed at the same time, at most: each keeps a core busy for a tenth of a second.
 const HASHING_MAX: usize = 2;
 
-static HASHING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(HASHING_MAX));
+/// For the process, as its cores are: a member has one service.
+static HASHING: Semaphore = Semaphore::const_new(HASHING_MAX);
+
+/// What bcrypt looks at; etcd refuses more rather than ignoring it.
+const PASSWORD_BYTES_MAX: usize = 72;
 
 pub(super) struct AuthService(pub(super) Services);
 
 impl AuthService {
-    async fn change(&self, command: Command) -> Result<Option<pb::ResponseHeader>, Status> {
-        match self.0.node.propose(&Identity::default(), command).await.map_err(status)? {
+    async fn submit(&self, command: Command) -> Result<Option<pb::ResponseHeader>, RequestError> {
+        match self.0.node.propose(&Identity::default(), command).await? {
             Applied::Auth(header) => {
                 let mut header = Some(header);
                 self.0.node.fill(&mut header);
                 Ok(header)
             }
-            _ => Err(status(RequestError::Stopped)),
+            _ => Err(RequestError::Stopped),
         }
+    }
+
+    async fn change(&self, command: Command) -> Result<Option<pb::ResponseHeader>, Status> {
+        self.submit(command).await.map_err(status)
     }
 
     /// The auth store as of now, and the header of an answer about it.
@@ -45,15 +56,27 @@ impl AuthService {
 
     /// bcrypt, as base64 for the log (etcd's form).
     async fn hash(&self, password: String) -> Result<String, Status> {
-        let _turn = HASHING.acquire().await.map_err(|_| status(RequestError::Stopped))?;
+        check_length(&password)?;
+        let turn = HASHING.acquire().await.map_err(|_| status(RequestError::Stopped))?;
         let cost = self.0.options.bcrypt_cost;
-        let hashed = tokio::task::spawn_blocking(move || bcrypt::hash(password, cost)).await;
-        match hashed {
+        let hashed = tokio::task::spawn_blocking(move || {
+            // Held until the work is done, for that goes on when the caller has gone.
+            let _turn = turn;
+            bcrypt::hash(password, cost)
+        });
+        match hashed.await {
             Ok(Ok(hashed)) => Ok(base64(hashed.as_bytes())),
             Ok(Err(error)) => Err(Status::unknown(format!("failed to hash the password: {error}"))),
             Err(_) => Err(status(RequestError::Stopped)),
         }
     }
+}
+
+fn check_length(password: &str) -> Result<(), Status> {
+    if password.len() > PASSWORD_BYTES_MAX {
+        return Err(Status::unknown("bcrypt: password length exceeds 72 bytes"));
+    }
+    Ok(())
 }
 
 fn base64(bytes: &[u8]) -> String {
@@ -103,6 +126,8 @@ impl pb::auth_server::Auth for AuthService {
         &self,
         _request: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
+        // As of now: a member that lags may not know yet that it is enabled.
+        self.state().await?;
         Err(status(Rejection::AuthNotEnabled))
     }
 
@@ -111,13 +136,13 @@ impl pb::auth_server::Auth for AuthService {
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
         let mut request = request.into_inner();
-        require(&request.name, Rejection::UserEmpty)?;
         let password = std::mem::take(&mut request.password);
-        if request.options.as_ref().is_some_and(|options| options.no_password) {
-            request.hashed_password.clear();
-        } else if request.hashed_password.is_empty() {
-            request.hashed_password = self.hash(password).await?;
+        let no_password = request.options.as_ref().is_some_and(|options| options.no_password);
+        if !no_password {
+            check_length(&password)?;
         }
+        require(&request.name, Rejection::UserEmpty)?;
+        request.hashed_password = if no_password { String::new() } else { self.hash(password).await? };
         let header = self.change(Command::AuthUserAdd(request)).await?;
         Ok(Response::new(pb::AuthUserAddResponse { header }))
     }
@@ -145,10 +170,16 @@ impl pb::auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
         let mut request = request.into_inner();
         let password = std::mem::take(&mut request.password);
-        if request.hashed_password.is_empty() {
+        if !password.is_empty() {
             request.hashed_password = self.hash(password).await?;
         }
-        let header = self.change(Command::AuthUserChangePassword(request)).await?;
+        let header = match self.submit(Command::AuthUserChangePassword(request)).await {
+            // Apply says so of one thing only: the hash that the request brought is no base64.
+            Err(RequestError::Rejected(Rejection::InvalidAuthManagement)) => {
+                return Err(Status::unknown("auth: authentication failed, password was given for no password user"));
+            }
+            header => header.map_err(status)?,
+        };
         Ok(Response::new(pb::AuthUserChangePasswordResponse { header }))
     }
 
@@ -197,7 +228,9 @@ impl pb::auth_server::Auth for AuthService {
         &self,
         request: Request<pb::AuthRoleAddRequest>,
     ) -> Result<Response<pb::AuthRoleAddResponse>, Status> {
-        let header = self.change(Command::AuthRoleAdd(request.into_inner())).await?;
+        let request = request.into_inner();
+        require(&request.name, Rejection::RoleEmpty)?;
+        let header = self.change(Command::AuthRoleAdd(request)).await?;
         Ok(Response::new(pb::AuthRoleAddResponse { header }))
     }
 
@@ -227,5 +260,93 @@ impl pb::auth_server::Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleRevokePermissionResponse>, Status> {
         let header = self.change(Command::AuthRoleRevokePermission(request.into_inner())).await?;
         Ok(Response::new(pb::AuthRoleRevokePermissionResponse { header }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_proto::authpb;
+    use pb::auth_server::Auth;
+
+    use super::super::concurrency::tests::Alone;
+    use super::*;
+
+    fn user(name: &str, password: &str) -> Request<pb::AuthUserAddRequest> {
+        Request::new(pb::AuthUserAddRequest { name: name.into(), password: password.into(), ..Default::default() })
+    }
+
+    async fn stored(member: &Alone, name: &str) -> String {
+        let auth = member.services.node.reader().auth();
+        String::from_utf8(auth.user(name).expect("the user is there").hashed_password.to_vec()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_hash_is_made_of_what_etcd_makes_it() {
+        let member = Alone::start().await;
+        let auth = AuthService(member.services.clone());
+        let mut with_hash = user("a", "right").into_inner();
+        with_hash.hashed_password = base64(b"planted");
+        auth.user_add(Request::new(with_hash)).await.unwrap();
+        assert!(bcrypt::verify("right", &stored(&member, "a").await).unwrap());
+
+        let change = |password: &str, hashed: &str| {
+            auth.user_change_password(Request::new(pb::AuthUserChangePasswordRequest {
+                name: "a".into(),
+                password: password.into(),
+                hashed_password: hashed.into(),
+            }))
+        };
+        change("new", &base64(b"planted")).await.unwrap();
+        assert!(bcrypt::verify("new", &stored(&member, "a").await).unwrap());
+        change("", &base64(b"brought")).await.unwrap();
+        assert_eq!(stored(&member, "a").await, "brought");
+        change("", "").await.unwrap();
+        assert_eq!(stored(&member, "a").await, "", "an empty password must not become one that opens");
+        let refused = change("", "%").await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unknown);
+        assert_eq!(refused.message(), "auth: authentication failed, password was given for no password user");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn users_without_password_have_no_hash() {
+        let member = Alone::start().await;
+        let auth = AuthService(member.services.clone());
+        let mut request = user("cn", "ignored").into_inner();
+        request.hashed_password = base64(b"planted");
+        request.options = Some(authpb::UserAddOptions { no_password: true });
+        auth.user_add(Request::new(request)).await.unwrap();
+        assert_eq!(stored(&member, "cn").await, "");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_door_refuses_in_the_order_of_etcd() {
+        let member = Alone::start().await;
+        let auth = AuthService(member.services.clone());
+        let long = "p".repeat(PASSWORD_BYTES_MAX + 1);
+        let refused = auth.user_add(user("", &long)).await.unwrap_err();
+        assert_eq!(refused.message(), "bcrypt: password length exceeds 72 bytes");
+        let refused = auth.user_add(user("", "p")).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: user name is empty");
+        auth.user_add(user("longest", &long[1..])).await.unwrap();
+        let refused = auth.authenticate(Request::new(pb::AuthenticateRequest::default())).await.unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: authentication is not enabled");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn enabling_is_refused_last_and_disabling_is_answered() {
+        let member = Alone::start().await;
+        let auth = AuthService(member.services.clone());
+        let enable = || auth.auth_enable(Request::new(pb::AuthEnableRequest {}));
+        assert_eq!(enable().await.unwrap_err().message(), "etcdserver: root user does not exist");
+        auth.user_add(user("root", "p")).await.unwrap();
+        assert_eq!(enable().await.unwrap_err().message(), "etcdserver: root user does not have root role");
+        let grant = pb::AuthUserGrantRoleRequest { user: "root".into(), role: "root".into() };
+        auth.user_grant_role(Request::new(grant)).await.unwrap();
+        let refused = enable().await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (tonic::Code::FailedPrecondition, "etcdserver: not capable"));
+        let answer = auth.auth_disable(Request::new(pb::AuthDisableRequest {})).await.unwrap().into_inner();
+        assert_ne!(answer.header.unwrap().member_id, 0);
+        let state = auth.auth_status(Request::new(pb::AuthStatusRequest {})).await.unwrap().into_inner();
+        assert!(!state.enabled && state.auth_revision == 3, "{state:?}");
     }
 }

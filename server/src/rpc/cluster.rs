@@ -1,5 +1,8 @@
 //! Cluster: who the members are. Changing them comes with clusters of several members; until then a change that etcd
 //! would refuse is refused as etcd does it, and any other with `not capable`.
+//!
+//! etcd's order: URLs that are none (only where a member is added), then too few started members (its strict check, on
+//! by default), then what the members themselves say.
 
 use quorate_proto::etcdserverpb as pb;
 use quorate_store::Rejection;
@@ -23,15 +26,77 @@ impl ClusterService {
         Some(self.0.node.header(0))
     }
 
-    fn known(&self, id: u64) -> Result<pb::Member, Status> {
-        let member = self.0.node.reader().members().into_iter().find(|member| member.id == id);
-        member.ok_or_else(|| status(Rejection::MemberNotFound))
+    /// By id, and not older than the request.
+    async fn members(&self) -> Result<Vec<pb::Member>, Status> {
+        self.0.node.read_view(Consistency::Linearizable).await.map_err(status)?;
+        Ok(self.0.node.reader().members())
     }
 }
 
-fn check_urls(urls: &[String]) -> Result<(), Status> {
-    if urls.is_empty() || urls.iter().any(|url| Url::parse(url).is_err()) {
-        return Err(Status::invalid_argument("etcdserver: given member URLs are invalid"));
+/// As etcd writes them.
+fn parse_urls(urls: &[String]) -> Result<Vec<String>, Status> {
+    let parsed: Result<Vec<_>, _> = urls.iter().map(|url| Url::parse(url).map(|url| url.as_str().to_owned())).collect();
+    match parsed {
+        Ok(urls) if !urls.is_empty() => Ok(urls),
+        Ok(_) | Err(_) => Err(Status::invalid_argument("etcdserver: given member URLs are invalid")),
+    }
+}
+
+fn known(members: &[pb::Member], id: u64) -> Result<&pb::Member, Status> {
+    members.iter().find(|member| member.id == id).ok_or_else(|| status(Rejection::MemberNotFound))
+}
+
+/// No other member than `but` may have any of `urls`.
+fn check_urls_free(members: &[pb::Member], urls: &[String], but: Option<u64>) -> Result<(), Status> {
+    let others = members.iter().filter(|member| Some(member.id) != but);
+    if others.flat_map(|member| &member.peer_urls).any(|taken| urls.contains(taken)) {
+        return Err(Status::failed_precondition("etcdserver: Peer URLs already exists"));
+    }
+    Ok(())
+}
+
+/// Whether the voters that have started would be a quorum of `voters` of them. A member has started once it has a name.
+fn check_started(started: usize, voters: usize) -> Result<(), Status> {
+    if started < voters / 2 + 1 {
+        // etcd's table has a code for it; its servers have always sent this one.
+        return Err(Status::unknown("etcdserver: re-configuration failed due to not enough started members"));
+    }
+    Ok(())
+}
+
+/// Voters, and how many of them have started; without `but`.
+fn voters(members: &[pb::Member], but: Option<u64>) -> (usize, usize) {
+    let voters = || members.iter().filter(|member| !member.is_learner && Some(member.id) != but);
+    (voters().filter(|member| !member.name.is_empty()).count(), voters().count())
+}
+
+fn check_add(members: &[pb::Member], urls: &[String], is_learner: bool) -> Result<(), Status> {
+    let (started, all) = voters(members, None);
+    // A cluster of one may always grow: it may have been restored from a snapshot.
+    if !is_learner && (started, all) != (1, 1) {
+        check_started(started, all + 1)?;
+    }
+    check_urls_free(members, urls, None)?;
+    if is_learner && members.iter().any(|member| member.is_learner) {
+        return Err(Status::failed_precondition("etcdserver: too many learner members in cluster"));
+    }
+    Ok(())
+}
+
+fn check_remove(members: &[pb::Member], id: u64) -> Result<(), Status> {
+    if !members.iter().any(|member| member.id == id && member.is_learner) {
+        let (started, all) = voters(members, Some(id));
+        check_started(started, all)?;
+    }
+    known(members, id).map(|_| ())
+}
+
+fn check_promote(members: &[pb::Member], id: u64) -> Result<(), Status> {
+    // The one to be promoted counts as a voter that has started.
+    let (started, all) = voters(members, None);
+    check_started(started + 1, all + 1)?;
+    if !known(members, id)?.is_learner {
+        return Err(Status::failed_precondition("etcdserver: can only promote a learner member"));
     }
     Ok(())
 }
@@ -42,10 +107,10 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        if request.into_inner().linearizable {
-            self.0.node.read_view(Consistency::Linearizable).await.map_err(status)?;
-        }
-        let members = self.0.node.reader().members();
+        let members = match request.into_inner().linearizable {
+            true => self.members().await?,
+            false => self.0.node.reader().members(),
+        };
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
     }
 
@@ -54,11 +119,8 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let request = request.into_inner();
-        check_urls(&request.peer_urls)?;
-        let taken = |url: &String| self.0.node.reader().members().iter().any(|member| member.peer_urls.contains(url));
-        if request.peer_urls.iter().any(taken) {
-            return Err(Status::failed_precondition("etcdserver: Peer URLs already exists"));
-        }
+        let urls = parse_urls(&request.peer_urls)?;
+        check_add(&self.members().await?, &urls, request.is_learner)?;
         Err(not_capable())
     }
 
@@ -66,17 +128,19 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        self.known(request.into_inner().id)?;
+        check_remove(&self.members().await?, request.into_inner().id)?;
         Err(not_capable())
     }
 
+    /// etcd takes any text for a URL here.
     async fn member_update(
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         let request = request.into_inner();
-        check_urls(&request.peer_urls)?;
-        self.known(request.id)?;
+        let members = self.members().await?;
+        known(&members, request.id)?;
+        check_urls_free(&members, &request.peer_urls, Some(request.id))?;
         Err(not_capable())
     }
 
@@ -84,10 +148,62 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        let member = self.known(request.into_inner().id)?;
-        if !member.is_learner {
-            return Err(Status::failed_precondition("etcdserver: can only promote a learner member"));
-        }
+        check_promote(&self.members().await?, request.into_inner().id)?;
         Err(not_capable())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, name: &str, is_learner: bool) -> pb::Member {
+        let peer_urls = vec![format!("http://m{id}:2380")];
+        pb::Member { id, name: name.into(), peer_urls, is_learner, ..Default::default() }
+    }
+
+    fn text<T: std::fmt::Debug>(refused: Result<T, Status>) -> String {
+        refused.unwrap_err().message().to_owned()
+    }
+
+    const NOT_STARTED: &str = "etcdserver: re-configuration failed due to not enough started members";
+    const NOT_FOUND: &str = "etcdserver: member not found";
+
+    #[test]
+    fn urls_are_read_as_etcd_reads_them() {
+        for bad in [&[][..], &["localhost:2380".to_owned()], &["http://h:1/path".to_owned()], &["ftp://h:1".to_owned()]] {
+            assert_eq!(text(parse_urls(bad)), "etcdserver: given member URLs are invalid", "{bad:?}");
+        }
+        assert_eq!(parse_urls(&[" http://h:1 ".to_owned()]).unwrap(), ["http://h:1"]);
+    }
+
+    #[test]
+    fn the_only_member_stays_and_may_be_joined() {
+        let members = [member(1, "a", false)];
+        assert_eq!(text(check_remove(&members, 1)), NOT_STARTED);
+        assert_eq!(text(check_remove(&members, 9)), NOT_FOUND);
+        check_add(&members, &["http://m2:2380".to_owned()], false).unwrap();
+        assert_eq!(text(check_add(&members, &members[0].peer_urls, false)), "etcdserver: Peer URLs already exists");
+    }
+
+    #[test]
+    fn started_members_have_to_remain_a_quorum() {
+        let members = [member(1, "a", false), member(2, "", false)];
+        let url = ["http://m3:2380".to_owned()];
+        assert_eq!(text(check_add(&members, &url, false)), NOT_STARTED);
+        check_add(&members, &url, true).unwrap();
+        check_remove(&members, 2).unwrap();
+        assert_eq!(text(check_remove(&members, 1)), NOT_STARTED);
+    }
+
+    #[test]
+    fn learners_are_one_and_can_be_promoted() {
+        let members = [member(1, "a", false), member(2, "b", true)];
+        let url = ["http://m3:2380".to_owned()];
+        assert_eq!(text(check_add(&members, &url, true)), "etcdserver: too many learner members in cluster");
+        assert_eq!(text(check_promote(&members, 1)), "etcdserver: can only promote a learner member");
+        assert_eq!(text(check_promote(&members, 9)), NOT_FOUND);
+        check_promote(&members, 2).unwrap();
+        check_remove(&members, 2).unwrap();
     }
 }

@@ -101,6 +101,16 @@ struct Inner {
     message_bytes_max: usize,
     progress_interval: Duration,
     shutdown: CancellationToken,
+    /// Wakes the streams; starts with the first of them, on their runtime.
+    herald: OnceLock<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(herald) = self.herald.get() {
+            herald.abort();
+        }
+    }
 }
 
 impl WatchService {
@@ -118,6 +128,7 @@ impl WatchService {
             message_bytes_max: options.request_bytes_max + MESSAGE_OVERHEAD_BYTES,
             progress_interval: options.progress_interval.max(PROGRESS_INTERVAL_MIN),
             shutdown,
+            herald: OnceLock::new(),
         }))
     }
 
@@ -129,6 +140,7 @@ impl WatchService {
     fn session(&self, request: Request<Streaming<pb::WatchRequest>>) -> Result<Session, Status> {
         let (metadata, extensions, requests) = request.into_parts();
         let leave = self.0.door.open(&metadata, &extensions)?;
+        self.0.herald.get_or_init(|| tokio::spawn(self.0.hub.herald()));
         let stream = self.0.hub.stream();
         let status = Arc::new(OnceLock::new());
         let caller = Caller { service: self.0.clone(), handle: stream.handle().clone(), metadata, extensions };

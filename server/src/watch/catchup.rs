@@ -255,9 +255,7 @@ impl Matcher {
         matched.clear();
         for change in 0..record.len() {
             let key = record.key(change);
-            let wants = |seat: &PlanSeat| {
-                seat.next <= record.revision() && seat.filters.pass(record.kind(change))
-            };
+            let wants = |seat: &PlanSeat| seat.next <= record.revision() && seat.filters.pass(record.kind(change));
             match self {
                 Self::Each => {
                     for (number, seat) in seats.iter().enumerate() {

@@ -197,11 +197,8 @@ impl Hub {
         if state.end.is_some() {
             return;
         }
-        let picked = if is_empty_range(&range) {
-            Err(EMPTY_RANGE)
-        } else {
-            state.pick_id(request.watch_id).ok_or(DUPLICATE_ID)
-        };
+        let picked =
+            if is_empty_range(&range) { Err(EMPTY_RANGE) } else { state.pick_id(request.watch_id).ok_or(DUPLICATE_ID) };
         match picked {
             Err(reason) => state.controls.push_back(Output::Refused { reason: reason.to_owned(), revision }),
             Ok(watch_id) => {

@@ -121,9 +121,7 @@ enum Place<'a> {
 fn place(range: &KeyRange) -> Place<'_> {
     match range {
         KeyRange::One(key) => Place::Key(key),
-        KeyRange::Span { from, until } => {
-            Place::Range(Interval { from: from.clone(), until: Some(until.clone()) })
-        }
+        KeyRange::Span { from, until } => Place::Range(Interval { from: from.clone(), until: Some(until.clone()) }),
         KeyRange::AtLeast(from) => Place::Range(Interval { from: from.clone(), until: None }),
     }
 }

@@ -14,15 +14,30 @@ pub const WATCH_ID_NONE: i64 = -1;
 #[derive(Debug)]
 pub enum Output {
     /// Always the first about a watcher.
-    Created { watch_id: i64, revision: i64 },
+    Created {
+        watch_id: i64,
+        revision: i64,
+    },
     /// A watcher that never came to be.
-    Refused { reason: String, revision: i64 },
-    Canceled { watch_id: i64, revision: i64 },
+    Refused {
+        reason: String,
+        revision: i64,
+    },
+    Canceled {
+        watch_id: i64,
+        revision: i64,
+    },
     /// Canceled by the hub: what the watcher has to see next is gone.
-    Compacted { watch_id: i64, compact_revision: i64 },
+    Compacted {
+        watch_id: i64,
+        compact_revision: i64,
+    },
     Events(Delivery),
     /// Everything up to `revision` has been said before, to one watcher or to all.
-    Progress { watch_id: i64, revision: i64 },
+    Progress {
+        watch_id: i64,
+        revision: i64,
+    },
 }
 
 /// Events for one watcher that belong into one answer.

@@ -286,7 +286,8 @@ impl State {
         self.queue = VecDeque::new();
         self.queue_bytes = 0;
         let before = self.closed.unwrap_or(closed);
-        self.closed = Some(Closed { from: before.from.min(closed.from), last: before.last.max(closed.last).max(queued) });
+        self.closed =
+            Some(Closed { from: before.from.min(closed.from), last: before.last.max(closed.last).max(queued) });
     }
 
     /// A snapshot took the store from `published` to `last` without events.

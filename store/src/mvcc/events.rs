@@ -56,10 +56,11 @@ impl Keyspace<'_> {
     }
 
     fn event(&self, revision: Revision, change: ChangeRecord) -> Result<Event, Fault> {
+        // A created key replaced nothing, though it may link to its own deletion, which compaction may have dropped.
+        let created = !change.is_deletion() && change.version == 1;
         let prev_kv = match change.previous {
-            Some(Previous { revision: before, .. }) if revision.main > self.compacted => {
-                let change = change_at(self.read, before)?;
-                (!change.is_deletion()).then(|| change.key_value(before))
+            Some(Previous { revision: before, .. }) if !created && revision.main > self.compacted => {
+                Some(change_at(self.read, before)?.key_value(before))
             }
             // What a change at the compacted revision replaced may be gone or not, depending on how far this member's
             // walk has come: never shown, as it cannot be read either.

@@ -37,13 +37,7 @@ impl Door for Strict {
         Ok(leaves.then(|| Box::pin(async { Status::unavailable("etcdserver: no leader") }) as _))
     }
 
-    fn authorize(
-        &self,
-        _: &MetadataMap,
-        _: &http::Extensions,
-        key: &Bytes,
-        range_end: &Bytes,
-    ) -> Result<(), Status> {
+    fn authorize(&self, _: &MetadataMap, _: &http::Extensions, key: &Bytes, range_end: &Bytes) -> Result<(), Status> {
         match (key.as_ref(), range_end.as_ref()) {
             (_, [0]) => Err(Status::permission_denied("etcdserver: permission denied")),
             (b"old", _) => Err(Status::invalid_argument("etcdserver: revision of auth store is old")),
@@ -181,7 +175,9 @@ async fn conversation(way: Way) -> Vec<pb::WatchResponse> {
 #[tokio::test]
 async fn a_conversation_is_the_same_by_both_ways() {
     let said = conversation(Way::Frames).await;
-    assert!(said.iter().all(|answer| answer.header.is_some_and(|h| (h.cluster_id, h.member_id, h.raft_term) == (1, 2, 3))));
+    assert!(
+        said.iter().all(|answer| answer.header.is_some_and(|h| (h.cluster_id, h.member_id, h.raft_term) == (1, 2, 3)))
+    );
     let summary: Vec<_> = said.iter().map(summary).collect();
     let expected = [
         "0@3 created",
@@ -415,8 +411,7 @@ async fn what_is_not_a_watch_is_refused() {
     use tower::Service as _;
     let world = World::new();
     let options = WatchOptions { request_bytes_max: 1, progress_interval: Duration::ZERO };
-    let service =
-        WatchService::new(world.hub, Arc::new(Member), Arc::new(OpenDoor), options, CancellationToken::new());
+    let service = WatchService::new(world.hub, Arc::new(Member), Arc::new(OpenDoor), options, CancellationToken::new());
     let call = |path: &str, encoding: &'static str| {
         let request = http::Request::builder().uri(path).header("grpc-encoding", encoding);
         service.clone().into_server().call(request.body(tonic::body::Body::empty()).unwrap())

@@ -557,3 +557,45 @@ fn a_group_of_revisions_is_published_in_order() {
 fn created(output: &Output) -> Option<i64> {
     if let Output::Created { watch_id, .. } = output { Some(*watch_id) } else { None }
 }
+
+#[test]
+fn a_herald_wakes_everybody_and_its_end_silences_nobody() {
+    let mut world = World::new();
+    let bells: Vec<_> = (0..600).map(|_| Arc::new(Bell::default())).collect();
+    let mut clients: Vec<_> = bells.iter().map(|_| world.client()).collect();
+    let mut herald = Some(Box::pin(world.hub.herald()));
+    let called = Arc::new(Bell::default());
+    let waker = Waker::from(called.clone());
+    let mut rung = [0, 0];
+    for (round, ends) in [(0, false), (1, true)] {
+        for (client, bell) in clients.iter_mut().zip(&bells) {
+            client.watch(0, key("a"), 0);
+            listen(client, bell);
+        }
+        if let Some(herald) = &mut herald {
+            assert!(herald.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        called.rings();
+        world.put("a", "1");
+        assert_eq!(bells.iter().map(|bell| bell.rings()).sum::<usize>(), 0, "publish wakes one");
+        assert_eq!(called.rings(), 1);
+        while let Some(herald) = &mut herald
+            && !ends
+        {
+            assert!(herald.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            if called.rings() == 0 {
+                break;
+            }
+        }
+        if ends {
+            herald = None;
+        }
+        rung[round] = bells.iter().map(|bell| bell.rings()).sum();
+    }
+    assert_eq!(rung, [600, 600]);
+    for (client, bell) in clients.iter_mut().zip(&bells) {
+        listen(client, bell);
+    }
+    world.put("a", "2");
+    assert!(bells.iter().all(|bell| bell.rings() == 1), "without a herald, publish wakes all");
+}

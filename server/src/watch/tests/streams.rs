@@ -29,12 +29,7 @@ fn ids_are_picked_from_zero_and_skip_those_in_use() {
     client.watch(1, key("a"), 0);
     assert_eq!(
         client.words(),
-        [
-            "1 created@1",
-            "0 created@1",
-            "2 created@1",
-            "refused: mvcc: duplicate watch ID provided on the WatchStream"
-        ]
+        ["1 created@1", "0 created@1", "2 created@1", "refused: mvcc: duplicate watch ID provided on the WatchStream"]
     );
 }
 

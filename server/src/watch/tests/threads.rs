@@ -33,7 +33,13 @@ fn follow(mut stream: WatchStream, number: i64, stop: &AtomicBool) {
     let keys = number % 8;
     let range: KeyRange = if number % 2 == 0 { key(&format!("k{keys}")) } else { span("k0", "k8") };
     let step = if number % 2 == 0 { 8 } else { 1 };
-    let first = if number % 2 == 0 && keys < 2 { 8 } else if number % 2 == 0 { keys } else { 2 };
+    let first = if number % 2 == 0 && keys < 2 {
+        8
+    } else if number % 2 == 0 {
+        keys
+    } else {
+        2
+    };
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     stream.handle().create(&WatchCreate { start_revision: 2, prev_kv: true, ..request(range) });
     let mut next = first;
