@@ -109,7 +109,9 @@ fn build_quorate(profile_dir: &Path) -> Result<PathBuf> {
         .status()
         .context("run cargo")?;
     if !status.success() {
-        bail!("no quorate to test: cargo build --release -p quorate-server: {status} (QUORATE_BIN names one that is built)");
+        bail!(
+            "no quorate to test: cargo build --release -p quorate-server: {status} (QUORATE_BIN names one that is built)"
+        );
     }
     inside(profile_dir, "quorate")
 }

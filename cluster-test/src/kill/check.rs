@@ -17,10 +17,18 @@ use quorate_proto::mvccpb::KeyValue;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Each key gets this operation's value, in one revision; `lease` 0 is none.
-    Put { keys: Vec<String>, lease: i64 },
+    Put {
+        keys: Vec<String>,
+        lease: i64,
+    },
     /// Every key from the first on, up to the second, which is left out.
-    Delete { from: String, until: String },
-    Compact { revision: i64 },
+    Delete {
+        from: String,
+        until: String,
+    },
+    Compact {
+        revision: i64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +101,8 @@ impl Model {
         open.all_acknowledged_happened()?;
         real_time(&operations, &open.revisions)?;
         for operation in &operations {
-            if let (Effect::Compact { revision }, Outcome::Acknowledged { .. }) = (&operation.effect, operation.outcome) {
+            if let (Effect::Compact { revision }, Outcome::Acknowledged { .. }) = (&operation.effect, operation.outcome)
+            {
                 self.compacted_acknowledged = self.compacted_acknowledged.max(*revision);
             }
         }
@@ -119,7 +128,8 @@ impl Model {
                 );
             }
             Effect::Delete { from, until } => {
-                let wanted: Vec<_> = self.contents.range(from.clone()..until.clone()).map(|(key, _)| key.clone()).collect();
+                let wanted: Vec<_> =
+                    self.contents.range(from.clone()..until.clone()).map(|(key, _)| key.clone()).collect();
                 ensure!(changed == wanted, "{operation:?} deleted {changed:?} at {revision}, there were {wanted:?}");
             }
             Effect::Compact { .. } => bail!("a compaction changed keys at {revision}: {group:?}"),
@@ -183,7 +193,9 @@ impl<'o> Open<'o> {
         };
         for (at, operation) in operations.iter().enumerate() {
             match operation.outcome {
-                Outcome::Acknowledged { revision, worked: true } if !matches!(operation.effect, Effect::Compact { .. }) => {
+                Outcome::Acknowledged { revision, worked: true }
+                    if !matches!(operation.effect, Effect::Compact { .. }) =>
+                {
                     if let Some(other) = open.by_revision.insert(revision, at) {
                         bail!("revision {revision} was given twice: {operation:?} and {:?}", operations[other]);
                     }
@@ -220,7 +232,9 @@ impl<'o> Open<'o> {
         let value = String::from_utf8_lossy(&group[0].kv.value);
         match self.by_value.get(value.as_ref()) {
             Some(at) => Ok(*at),
-            None => bail!("nobody who may have written it wrote {group:?}: a write that was lost, refused or came twice"),
+            None => {
+                bail!("nobody who may have written it wrote {group:?}: a write that was lost, refused or came twice")
+            }
         }
     }
 

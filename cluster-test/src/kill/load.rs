@@ -220,7 +220,11 @@ impl Client {
     async fn delete_range(&mut self) -> bool {
         let ((_, a), (_, b)) = (self.key(), self.key());
         let (from, until) = if a < b { (a, b) } else { (b, a) };
-        if from == until { self.delete_between(from.clone(), format!("{from}\0")).await } else { self.delete_between(from, until).await }
+        if from == until {
+            self.delete_between(from.clone(), format!("{from}\0")).await
+        } else {
+            self.delete_between(from, until).await
+        }
     }
 
     async fn delete_between(&mut self, from: String, until: String) -> bool {

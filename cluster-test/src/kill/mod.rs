@@ -68,18 +68,27 @@ pub fn run(program: &Path, options: KillOptions, progress: &mut dyn FnMut(&Summa
     loop {
         let endpoint = member.url();
         let checked = runtime.block_on(check_round(&endpoint, &mut model, &mut summary));
-        checked.with_context(|| format!("after kill {} (seed {}): {}", summary.kills, options.seed, member.log_tail()))?;
+        checked
+            .with_context(|| format!("after kill {} (seed {}): {}", summary.kills, options.seed, member.log_tail()))?;
         progress(&summary);
         if summary.kills >= options.kills {
             return Ok(summary);
         }
         let compact = random.random_range(0..COMPACT_ONE_IN) == 0;
-        let rounds = load::start(&runtime, &endpoint, options.clients, random.random(), &clock, compact.then_some(model.revision));
+        let rounds = load::start(
+            &runtime,
+            &endpoint,
+            options.clients,
+            random.random(),
+            &clock,
+            compact.then_some(model.revision),
+        );
         std::thread::sleep(Duration::from_millis(random.random_range(LOAD_FOR_MS)));
         member.kill();
         summary.kills += 1;
         let operations = runtime.block_on(rounds.finish());
-        summary.acknowledged += operations.iter().filter(|op| matches!(op.outcome, Outcome::Acknowledged { .. })).count();
+        summary.acknowledged +=
+            operations.iter().filter(|op| matches!(op.outcome, Outcome::Acknowledged { .. })).count();
         summary.unknown += operations.iter().filter(|op| op.outcome == Outcome::Unknown).count();
         model.invoked(operations);
 

@@ -130,7 +130,8 @@ fn regex(pattern: &str) -> Regex {
 
 /// What etcdctl logs on standard error: of these JSON lines, what the server had a part in.
 fn log_line(line: &str) -> Option<String> {
-    static FIELD: LazyLock<Regex> = LazyLock::new(|| regex(r#""(level|msg|method|attempt|error)":(?:"((?:[^"\\]|\\.)*)"|(\d+))"#));
+    static FIELD: LazyLock<Regex> =
+        LazyLock::new(|| regex(r#""(level|msg|method|attempt|error)":(?:"((?:[^"\\]|\\.)*)"|(\d+))"#));
     if !line.starts_with("{\"level\":") || !line.contains("\"ts\":") {
         return None;
     }
@@ -210,7 +211,8 @@ mod tests {
 
     #[test]
     fn names_ids_addresses_and_terms() {
-        let masked = mask().apply("{\"cluster_id\":14841639068965178418,\"raft_term\":2} 8e9e05c52164694d 127.0.0.1:33379");
+        let masked =
+            mask().apply("{\"cluster_id\":14841639068965178418,\"raft_term\":2} 8e9e05c52164694d 127.0.0.1:33379");
         assert_eq!(masked, "{\"cluster_id\":<cluster>,\"raft_term\":<term>} <member> 127.0.0.1:2379\n");
         let masked = mask().apply("0a1a08b298eaf1948386fccd0110cdd2918bd2b881cf8e0118022002120c");
         assert_eq!(masked, "0a1a<header 1802 term>120c\n");

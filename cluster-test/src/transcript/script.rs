@@ -26,11 +26,14 @@ impl Script {
         let mut in_command = false;
         for line in text.lines() {
             if let Some(command) = line.strip_prefix("$ ") {
-                script.commands.push(Command { comment: std::mem::take(&mut comment), lines: vec![command.to_owned()] });
+                script
+                    .commands
+                    .push(Command { comment: std::mem::take(&mut comment), lines: vec![command.to_owned()] });
                 in_command = true;
                 continue;
             }
-            if let (true, Some(more), Some(command)) = (in_command, strip_continuation(line), script.commands.last_mut())
+            if let (true, Some(more), Some(command)) =
+                (in_command, strip_continuation(line), script.commands.last_mut())
             {
                 command.lines.push(more.to_owned());
                 continue;

@@ -4,4 +4,4 @@ mod compaction;
 mod lease;
 
 pub use compaction::{CompactionMode, keep_compacted};
-pub use lease::{Leases, TimeToLive};
+pub use lease::{Leases, Seat, Standing, TimeToLive};

@@ -31,6 +31,16 @@ pub enum RequestError {
     NotLeader,
 }
 
+impl RequestError {
+    /// Whether the request may be, or come to be, in the log all the same.
+    pub fn may_have_been_executed(&self) -> bool {
+        match self {
+            Self::LeaderChanged | Self::TimedOut | Self::Stopped => true,
+            Self::Rejected(_) | Self::TooLarge | Self::TooManyRequests | Self::NoLeader | Self::NotLeader => false,
+        }
+    }
+}
+
 /// A fault is logged and ends the member where it is met; to the client it is a member that stops.
 impl From<Failure> for RequestError {
     fn from(failure: Failure) -> Self {

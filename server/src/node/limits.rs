@@ -12,6 +12,16 @@ pub const PROPOSALS_IN_FLIGHT_MAX: u64 = 50_000;
 /// Bytes of proposals that wait for their answer; one more gets `too many requests`.
 pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: u64 = 512 << 20;
 
+/// Beyond both, for what frees resources or is the cluster's own: a flood of puts must not keep leases from ending.
+pub const PROPOSALS_RESERVED: u64 = 5_000;
+pub const PROPOSAL_BYTES_RESERVED: u64 = 64 << 20;
+
+/// One request, whatever `--max-request-bytes` says: the log takes no entry larger than 64 MiB.
+pub const REQUEST_BYTES_MAX: usize = 60 << 20;
+
+/// Reads that wait for the same round; one more gets `too many requests`.
+pub const READS_WAITING_MAX: usize = 100_000;
+
 /// Requests that become one log entry, at most.
 pub const PROPOSALS_PER_ENTRY_MAX: usize = 1_024;
 
@@ -25,14 +35,29 @@ pub(super) struct Admission {
     bytes: AtomicU64,
 }
 
+/// Which places a proposal may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    Ordinary,
+    /// The reserved ones too.
+    Urgent,
+}
+
 impl Admission {
     /// A place for a proposal of `bytes`, given back when it is dropped.
-    pub(super) fn enter(self: &Arc<Self>, bytes: usize) -> Result<Admitted, RequestError> {
+    pub(super) fn enter(self: &Arc<Self>, bytes: usize, urgency: Urgency) -> Result<Admitted, RequestError> {
         let bytes = bytes as u64;
+        let (count_max, bytes_max) = match urgency {
+            Urgency::Ordinary => (PROPOSALS_IN_FLIGHT_MAX, PROPOSAL_BYTES_IN_FLIGHT_MAX),
+            Urgency::Urgent => (
+                PROPOSALS_IN_FLIGHT_MAX + PROPOSALS_RESERVED,
+                PROPOSAL_BYTES_IN_FLIGHT_MAX + PROPOSAL_BYTES_RESERVED,
+            ),
+        };
         let count_before = self.count.fetch_add(1, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let admitted = Admitted { admission: self.clone(), bytes };
-        if count_before >= PROPOSALS_IN_FLIGHT_MAX || bytes_before + bytes > PROPOSAL_BYTES_IN_FLIGHT_MAX {
+        if count_before >= count_max || bytes_before + bytes > bytes_max {
             return Err(RequestError::TooManyRequests);
         }
         Ok(admitted)

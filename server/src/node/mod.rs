@@ -23,6 +23,7 @@ use quorate_store::{Reader, Rejection, Response, StoreView};
 
 use crate::identity::Identity;
 use crate::raft::{Raft, RaftStatus};
+use limits::Urgency;
 
 pub use error::RequestError;
 pub use identity::{MemberIdentity, cluster_id, member_id};
@@ -58,15 +59,17 @@ struct Inner {
     raft: Raft,
     reader: Reader,
     proposals: propose::Proposals,
-    reads: read::ReadRounds,
+    reads: read::Rounds<Arc<StoreView>>,
+    confirmations: read::Rounds<()>,
 }
 
 impl Node {
     /// Starts the loops that gather proposals and reads; they end when the last handle is gone.
     pub fn start(identity: MemberIdentity, settings: NodeSettings, raft: Raft, reader: Reader) -> Self {
         let proposals = propose::Proposals::start(raft.clone());
-        let reads = read::ReadRounds::start(raft.clone(), reader.clone());
-        Self(Arc::new(Inner { identity, settings, raft, reader, proposals, reads }))
+        let reads = read::views(raft.clone(), reader.clone());
+        let confirmations = read::confirmations(raft.clone());
+        Self(Arc::new(Inner { identity, settings, raft, reader, proposals, reads, confirmations }))
     }
 
     pub fn identity(&self) -> &MemberIdentity {
@@ -117,11 +120,21 @@ impl Node {
             command: Some(command),
         };
         self.check_quota(&proposal).await?;
-        self.send(proposal).await
+        let urgency = match &proposal.command {
+            // Under overload, what takes work away goes first (etcd's PriorityRequest).
+            Some(Command::LeaseRevoke(_)) => Urgency::Urgent,
+            _ => Urgency::Ordinary,
+        };
+        self.send(proposal, self.0.settings.request_bytes_max, urgency).await
     }
 
-    async fn send(&self, proposal: log::Proposal) -> Result<Response, RequestError> {
-        let answer = self.0.proposals.submit(proposal, self.0.settings.request_bytes_max)?;
+    async fn send(
+        &self,
+        proposal: log::Proposal,
+        request_bytes_max: usize,
+        urgency: Urgency,
+    ) -> Result<Response, RequestError> {
+        let answer = self.0.proposals.submit(proposal, request_bytes_max, urgency)?;
         match tokio::time::timeout(self.0.settings.request_timeout, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(RequestError::Stopped),
@@ -134,11 +147,19 @@ impl Node {
         match consistency {
             Consistency::Serializable => Ok(Arc::new(self.0.reader.view()?)),
             Consistency::Linearizable => {
-                match tokio::time::timeout(self.0.settings.request_timeout, self.0.reads.view()).await {
+                match tokio::time::timeout(self.0.settings.request_timeout, self.0.reads.next()).await {
                     Ok(view) => view,
                     Err(_) => Err(RequestError::TimedOut),
                 }
             }
+        }
+    }
+
+    /// A quorum says that this member leads; callers that wait at the same time share a round.
+    pub async fn confirm_leadership(&self) -> Result<(), RequestError> {
+        match tokio::time::timeout(self.0.settings.request_timeout, self.0.confirmations.next()).await {
+            Ok(confirmed) => confirmed,
+            Err(_) => Err(RequestError::TimedOut),
         }
     }
 
@@ -166,8 +187,11 @@ impl Node {
                 member_id: self.0.identity.member_id,
                 alarm: pb::AlarmType::Nospace.into(),
             };
-            // The cluster itself raises alarms, not the user whose request met one.
-            self.send(log::Proposal { command: Some(Command::Alarm(alarm)), ..self.system() }).await?;
+            // The cluster itself raises alarms, not the user whose request met one; who is told that there is no space
+            // either way.
+            if let Err(error) = self.propose_system(Command::Alarm(alarm)).await {
+                tracing::warn!(%error, "failed to raise the NOSPACE alarm; the next request tries again");
+            }
         }
         Err(Rejection::NoSpace.into())
     }
@@ -177,9 +201,11 @@ impl Node {
         log::Proposal { user: quorate_store::auth::USER_ROOT.to_owned(), auth_revision: auth.revision(), command: None }
     }
 
-    /// Brings a command of the cluster's own into the log: expiry, checkpoints, versions, alarms.
+    /// Brings a command of the cluster's own into the log: expiry, checkpoints, versions, alarms. No flag of clients'
+    /// requests limits it.
     pub async fn propose_system(&self, command: Command) -> Result<Response, RequestError> {
-        self.send(log::Proposal { command: Some(command), ..self.system() }).await
+        let proposal = log::Proposal { command: Some(command), ..self.system() };
+        self.send(proposal, usize::MAX, Urgency::Urgent).await
     }
 
     /// Returns when what compaction at `revision` made unreachable is gone from this member's disk.

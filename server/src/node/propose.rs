@@ -11,7 +11,7 @@ use quorate_store::{Answer, Response};
 use tokio::sync::{mpsc, oneshot};
 
 use super::RequestError;
-use super::limits::{Admission, Admitted, ENTRY_BYTES_MAX, PROPOSALS_PER_ENTRY_MAX};
+use super::limits::{Admission, Admitted, ENTRY_BYTES_MAX, PROPOSALS_PER_ENTRY_MAX, REQUEST_BYTES_MAX, Urgency};
 use crate::raft::{Raft, WriteFailure};
 
 struct Waiting {
@@ -43,12 +43,13 @@ impl Proposals {
         &self,
         proposal: log::Proposal,
         request_bytes_max: usize,
+        urgency: Urgency,
     ) -> Result<oneshot::Receiver<Result<Response, RequestError>>, RequestError> {
         let bytes = proposal.encoded_len();
-        if bytes > request_bytes_max {
+        if bytes > request_bytes_max.min(REQUEST_BYTES_MAX) {
             return Err(RequestError::TooLarge);
         }
-        let admitted = self.admission.enter(bytes)?;
+        let admitted = self.admission.enter(bytes, urgency)?;
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { proposal, bytes, reply, admitted };
         self.queue.send(waiting).map_err(|_| RequestError::Stopped)?;
@@ -59,7 +60,8 @@ impl Proposals {
 async fn gather(raft: Raft, mut queue: mpsc::UnboundedReceiver<Waiting>) {
     let mut waiting = Vec::with_capacity(PROPOSALS_PER_ENTRY_MAX);
     while queue.recv_many(&mut waiting, PROPOSALS_PER_ENTRY_MAX).await > 0 {
-        let mut rest = waiting.drain(..).peekable();
+        // Who has stopped waiting is not served any more, least of all after a stall.
+        let mut rest = waiting.drain(..).filter(|waiting| !waiting.reply.is_closed()).peekable();
         while let Some(first) = rest.next() {
             let (mut bytes, mut group) = (first.bytes, vec![first]);
             while let Some(next) = rest.next_if(|next| bytes + next.bytes <= ENTRY_BYTES_MAX) {

@@ -3,64 +3,109 @@
 //! A round started before a read was asked for proves nothing for it, so a read waits for the next one; while a round
 //! is under way, those that come gather for the one after. Each round is a fresh question to the quorum.
 
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_store::{Reader, StoreView};
 use tokio::sync::{Notify, oneshot};
 
 use super::RequestError;
+use super::limits::READS_WAITING_MAX;
 use crate::raft::{Raft, ReadFailure};
 
-type Reply = oneshot::Sender<Result<Arc<StoreView>, RequestError>>;
+type Reply<T> = oneshot::Sender<Result<T, RequestError>>;
 
-#[derive(Default)]
-struct Gathering {
-    waiting: Mutex<Vec<Reply>>,
+struct Gathering<T> {
+    waiting: Mutex<Vec<Reply<T>>>,
     wake: Notify,
 }
 
-pub(super) struct ReadRounds {
-    gathering: Arc<Gathering>,
+/// One question after the other, each for all who wait when it begins.
+pub(super) struct Rounds<T> {
+    gathering: Arc<Gathering<T>>,
     rounds: tokio::task::JoinHandle<()>,
 }
 
-impl ReadRounds {
-    pub(super) fn start(raft: Raft, reader: Reader) -> Self {
-        let gathering = Arc::new(Gathering::default());
-        let rounds = tokio::spawn(rounds(gathering.clone(), raft, reader));
+/// The state, not older than the question.
+pub(super) fn views(raft: Raft, reader: Reader) -> Rounds<Arc<StoreView>> {
+    Rounds::start(move || {
+        let (raft, reader) = (raft.clone(), reader.clone());
+        async move {
+            raft.read_index().await?;
+            Ok(Arc::new(reader.view()?))
+        }
+    })
+}
+
+/// That this member leads.
+pub(super) fn confirmations(raft: Raft) -> Rounds<()> {
+    Rounds::start(move || {
+        let raft = raft.clone();
+        async move {
+            raft.confirm_leadership().await?;
+            Ok(())
+        }
+    })
+}
+
+impl<T: Clone + Send + 'static> Rounds<T> {
+    fn start<Answer>(ask: impl Fn() -> Answer + Send + 'static) -> Self
+    where
+        Answer: Future<Output = Result<T, RequestError>> + Send + 'static,
+    {
+        let gathering = Arc::new(Gathering { waiting: Mutex::default(), wake: Notify::new() });
+        let rounds = tokio::spawn(rounds(gathering.clone(), ask));
         Self { gathering, rounds }
     }
 
-    pub(super) async fn view(&self) -> Result<Arc<StoreView>, RequestError> {
-        let (reply, view) = oneshot::channel();
-        self.gathering.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(reply);
+    /// The answer of the next round to begin.
+    pub(super) async fn next(&self) -> Result<T, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut waiting = self.gathering.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.len() >= READS_WAITING_MAX {
+                waiting.retain(|reply| !reply.is_closed());
+            }
+            if waiting.len() >= READS_WAITING_MAX {
+                return Err(RequestError::TooManyRequests);
+            }
+            waiting.push(reply);
+        }
         self.gathering.wake.notify_one();
-        view.await.unwrap_or(Err(RequestError::Stopped))
+        answer.await.unwrap_or(Err(RequestError::Stopped))
     }
 }
 
-impl Drop for ReadRounds {
+impl<T> Drop for Rounds<T> {
     fn drop(&mut self) {
         self.rounds.abort();
     }
 }
 
-async fn rounds(gathering: Arc<Gathering>, raft: Raft, reader: Reader) {
+async fn rounds<T: Clone, Answer>(gathering: Arc<Gathering<T>>, ask: impl Fn() -> Answer)
+where
+    Answer: Future<Output = Result<T, RequestError>>,
+{
     loop {
         gathering.wake.notified().await;
         let waiting = std::mem::take(&mut *gathering.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if waiting.is_empty() {
             continue;
         }
-        let view = match raft.read_index().await {
-            Ok(()) => reader.view().map(Arc::new).map_err(RequestError::from),
-            Err(ReadFailure::NotLeader { leader: None }) => Err(RequestError::NoLeader),
-            Err(ReadFailure::NotLeader { leader: Some(_) }) => Err(RequestError::NotLeader),
-            Err(ReadFailure::NoQuorum) => Err(RequestError::TimedOut),
-            Err(ReadFailure::Stopped) => Err(RequestError::Stopped),
-        };
+        let answer = ask().await;
         for reply in waiting {
-            let _ = reply.send(view.clone());
+            let _ = reply.send(answer.clone());
+        }
+    }
+}
+
+impl From<ReadFailure> for RequestError {
+    fn from(failure: ReadFailure) -> Self {
+        match failure {
+            ReadFailure::NotLeader { leader: None } => Self::NoLeader,
+            ReadFailure::NotLeader { leader: Some(_) } => Self::NotLeader,
+            ReadFailure::NoQuorum => Self::TimedOut,
+            ReadFailure::Stopped => Self::Stopped,
         }
     }
 }

@@ -200,8 +200,9 @@ impl Raft {
         }
     }
 
-    /// Confirms with a quorum that this member leads, and waits until everything committed before is applied.
-    pub async fn read_index(&self) -> Result<(), ReadFailure> {
+    /// Confirms with a quorum that this member leads. Answers the index of the last entry committed before, or of the
+    /// leader's first own one.
+    pub async fn confirm_leadership(&self) -> Result<u64, ReadFailure> {
         let linearizer = match self.0.core.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(linearizer) => linearizer,
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
@@ -210,7 +211,12 @@ impl Raft {
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => return Err(ReadFailure::NoQuorum),
             Err(RaftError::Fatal(_)) => return Err(ReadFailure::Stopped),
         };
-        let wanted = types::position(linearizer.read_log_id().log_id()).index;
+        Ok(types::position(linearizer.read_log_id().log_id()).index)
+    }
+
+    /// Confirms with a quorum that this member leads, and waits until everything committed before is applied.
+    pub async fn read_index(&self) -> Result<(), ReadFailure> {
+        let wanted = self.confirm_leadership().await?;
         let mut applied = self.0.progress.applied.clone();
         applied.wait_for(|applied| applied.index >= wanted).await.map_err(|_| ReadFailure::Stopped)?;
         Ok(())
@@ -235,15 +241,16 @@ impl Raft {
         }
     }
 
-    /// Waits for a change of leader, term or role.
-    pub async fn status_changed(&self, since: RaftStatus) -> RaftStatus {
+    /// Waits for a change of leader, term or role; `None` when this member has stopped.
+    pub async fn status_changed(&self, since: RaftStatus) -> Option<RaftStatus> {
         let mut metrics = self.0.core.server_metrics();
         loop {
             let status = self.status();
             let same = (status.term, status.leader, status.is_leader) == (since.term, since.leader, since.is_leader);
-            if !same || metrics.changed().await.is_err() {
-                return status;
+            if !same {
+                return Some(status);
             }
+            metrics.changed().await.ok()?;
         }
     }
 

@@ -265,8 +265,8 @@ impl pb::auth_server::Auth for AuthService {
 
 #[cfg(test)]
 mod tests {
-    use quorate_proto::authpb;
     use pb::auth_server::Auth;
+    use quorate_proto::authpb;
 
     use super::super::concurrency::tests::Alone;
     use super::*;

@@ -107,10 +107,8 @@ impl pb::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        let members = match request.into_inner().linearizable {
-            true => self.members().await?,
-            false => self.0.node.reader().members(),
-        };
+        let linearizable = request.into_inner().linearizable;
+        let members = if linearizable { self.members().await? } else { self.0.node.reader().members() };
         Ok(Response::new(pb::MemberListResponse { header: self.header(), members }))
     }
 
@@ -171,7 +169,8 @@ mod tests {
 
     #[test]
     fn urls_are_read_as_etcd_reads_them() {
-        for bad in [&[][..], &["localhost:2380".to_owned()], &["http://h:1/path".to_owned()], &["ftp://h:1".to_owned()]] {
+        for bad in [&[][..], &["localhost:2380".to_owned()], &["http://h:1/path".to_owned()], &["ftp://h:1".to_owned()]]
+        {
             assert_eq!(text(parse_urls(bad)), "etcdserver: given member URLs are invalid", "{bad:?}");
         }
         assert_eq!(parse_urls(&[" http://h:1 ".to_owned()]).unwrap(), ["http://h:1"]);

@@ -21,9 +21,19 @@ const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 
 pub(super) struct MaintenanceService(pub(super) Services);
 
-/// As Go's protobuf prints it, which is what clients are used to see in `errors`.
+/// As Go's protobuf prints it, which is what clients are used to see in `errors`: zeros left out, a number for what has
+/// no name.
 fn alarm_text(alarm: &pb::AlarmMember) -> String {
-    format!("memberID:{} alarm:{}", alarm.member_id, alarm.alarm().as_str_name())
+    let mut fields = Vec::new();
+    if alarm.member_id != 0 {
+        fields.push(format!("memberID:{}", alarm.member_id));
+    }
+    match pb::AlarmType::try_from(alarm.alarm) {
+        Ok(pb::AlarmType::None) => {}
+        Ok(kind) => fields.push(format!("alarm:{}", kind.as_str_name())),
+        Err(_) => fields.push(format!("alarm:{}", alarm.alarm)),
+    }
+    fields.join(" ")
 }
 
 #[tonic::async_trait]
@@ -34,7 +44,10 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         let mut response = match AlarmAction::try_from(request.action) {
             Ok(AlarmAction::Get) => {
                 node.read_view(Consistency::Linearizable).await.map_err(status)?;
-                pb::AlarmResponse { header: None, alarms: node.reader().alarms(request.alarm()) }
+                let mut alarms = node.reader().alarms(pb::AlarmType::None);
+                // By number: a kind without a name is a kind, too, and not all of them.
+                alarms.retain(|raised| [0, raised.alarm].contains(&request.alarm));
+                pb::AlarmResponse { header: None, alarms }
             }
             Ok(AlarmAction::Activate | AlarmAction::Deactivate) => {
                 match node.propose(&Identity::default(), Command::Alarm(request)).await.map_err(status)? {
@@ -57,16 +70,19 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         }
         errors.extend(reader.alarms(pb::AlarmType::None).iter().map(alarm_text));
         let quota = self.0.options.quota_bytes_flag;
+        let header = node.header(reader.revision());
+        let (bytes, raft_term) = (reader.logical_bytes(), header.raft_term);
         Ok(Response::new(pb::StatusResponse {
-            header: Some(node.header(reader.revision())),
+            header: Some(header),
             version: ETCD_VERSION.into(),
-            db_size: reader.logical_bytes(),
+            db_size: bytes,
             leader: raft.leader.unwrap_or(0),
-            raft_index: raft.committed_index,
-            raft_term: raft.term,
+            // Apply may be ahead of what Raft has told of itself; what is applied is committed.
+            raft_index: raft.committed_index.max(raft.applied_index),
+            raft_term,
             raft_applied_index: raft.applied_index,
             errors,
-            db_size_in_use: reader.logical_bytes(),
+            db_size_in_use: bytes,
             is_learner: raft.is_learner,
             storage_version: ETCD_STORAGE_VERSION.into(),
             db_size_quota: if quota == 0 { QUOTA_BYTES_DEFAULT } else { quota },
@@ -108,8 +124,9 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
 
     async fn snapshot(&self, _request: Request<pb::SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        let turn = snapshot::turn(&self.0.shutdown).await?;
         let view = self.0.node.read_view(Consistency::Serializable).await.map_err(status)?;
-        Ok(Response::new(Box::pin(snapshot::stream(view))))
+        Ok(Response::new(Box::pin(snapshot::stream(view, turn, self.0.shutdown.clone()))))
     }
 
     async fn move_leader(
@@ -131,33 +148,149 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let request = request.into_inner();
-        match DowngradeAction::try_from(request.action) {
-            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
-                check_downgrade_target(&request.version)?;
+        let node = &self.0.node;
+        let action = DowngradeAction::try_from(request.action);
+        let target = match action {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => Some(downgrade_target(&request.version)?),
+            Ok(DowngradeAction::Cancel) => None,
+            Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
+        };
+        let view = node.read_view(Consistency::Linearizable).await.map_err(status)?;
+        let cluster = node.reader().cluster_version();
+        match target {
+            Some(target) => {
+                check_downgrade(target, &cluster)?;
                 // There is no older release whose format this one could write.
                 Err(not_capable())
             }
-            Ok(DowngradeAction::Cancel) => {
-                let header = Some(self.0.node.header(self.0.node.reader().revision()));
-                let version = self.0.node.reader().cluster_version();
+            // Without a downgrade under way etcd answers as if it had ended one.
+            None => {
+                let (header, version) = (Some(node.header(view.revision())), major_minor(&cluster).to_owned());
                 Ok(Response::new(pb::DowngradeResponse { header, version }))
             }
-            Err(_) => Err(Status::unknown("etcdserver: unknown method")),
         }
     }
 }
 
-/// One minor version below ours, and nothing else (etcd's rule).
-fn check_downgrade_target(version: &str) -> Result<(), Status> {
-    let mut numbers = version.split('.');
-    let parsed = (|| {
-        let major = numbers.next()?.parse::<u32>().ok()?;
-        let minor = numbers.next()?.parse::<u32>().ok()?;
-        numbers.all(|number| number.parse::<u32>().is_ok()).then_some((major, minor))
-    })();
-    match parsed {
-        None => Err(Status::invalid_argument("etcdserver: wrong downgrade target version format")),
-        Some((3, 6)) => Ok(()),
+/// `3.7` of `3.7.0`.
+fn major_minor(version: &str) -> &str {
+    version.match_indices('.').nth(1).map_or(version, |(at, _)| &version[..at])
+}
+
+/// Major and minor number of a version, which may come without its patch number.
+fn downgrade_target(version: &str) -> Result<(i64, i64), Status> {
+    semantic(version)
+        .or_else(|| semantic(&format!("{version}.0")))
+        .ok_or_else(|| Status::invalid_argument("etcdserver: wrong downgrade target version format"))
+}
+
+/// Of a semantic version: three numbers, `-pre.release` and `+metadata` if need be.
+fn semantic(version: &str) -> Option<(i64, i64)> {
+    let (version, metadata) = version.split_once('+').unwrap_or((version, ""));
+    let (version, release) = version.split_once('-').unwrap_or((version, ""));
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_identifier = |text: &str| text.is_empty() || text.split('.').all(is_word);
+    let [major, minor, patch] = version.split('.').map(|number| number.parse().ok()).collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    let (major, minor, _patch): (i64, i64, i64) = (major?, minor?, patch?);
+    (is_identifier(metadata) && is_identifier(release)).then_some((major, minor))
+}
+
+/// One minor version below the cluster's, and nothing else (etcd's rule).
+fn check_downgrade(target: (i64, i64), cluster: &str) -> Result<(), Status> {
+    match semantic(cluster) {
+        None => Err(Status::failed_precondition("etcdserver: cluster version not found during downgrade")),
+        Some((major, minor)) if target == (major, minor - 1) => Ok(()),
         Some(_) => Err(Status::invalid_argument("etcdserver: invalid downgrade target version")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use pb::maintenance_server::Maintenance;
+    use sha2::Digest;
+
+    use super::super::concurrency::tests::Alone;
+    use super::*;
+
+    #[test]
+    fn alarms_read_as_go_prints_them() {
+        let text = |member_id, alarm| alarm_text(&pb::AlarmMember { member_id, alarm });
+        assert_eq!(text(17, 1), "memberID:17 alarm:NOSPACE");
+        assert_eq!(text(0, 2), "alarm:CORRUPT");
+        assert_eq!(text(17, 9), "memberID:17 alarm:9");
+    }
+
+    #[test]
+    fn versions_are_read_as_etcd_reads_them() {
+        for good in ["3.6.0", "3.6", "3.6.9", "3.6.0-", "3.6.0-rc.1", "3.6.0+x.y", "3.6.0-a+b"] {
+            assert_eq!(downgrade_target(good).unwrap(), (3, 6), "{good}");
+        }
+        for bad in ["", "3", "3.6.0.0", "3.6.", "a.b.c", "3.6-rc", "3.6.0-a..b", "v3.6.0", "3.6.0_1"] {
+            let refused = downgrade_target(bad).unwrap_err();
+            assert_eq!(refused.message(), "etcdserver: wrong downgrade target version format", "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_target_is_one_below_the_cluster() {
+        check_downgrade((3, 6), "3.7.0").unwrap();
+        for target in [(3, 7), (3, 5), (2, 6)] {
+            let refused = check_downgrade(target, "3.7.0").unwrap_err();
+            assert_eq!(refused.message(), "etcdserver: invalid downgrade target version");
+        }
+        assert_eq!(major_minor("3.7.0"), "3.7");
+        assert_eq!(major_minor(""), "");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn alarms_come_and_go() {
+        let member = Alone::start().await;
+        let service = MaintenanceService(member.services.clone());
+        let ask = |action: AlarmAction, alarm: i32| {
+            let request = pb::AlarmRequest { action: action.into(), member_id: 5, alarm };
+            let service = &service;
+            async move { service.alarm(Request::new(request)).await.unwrap().into_inner().alarms }
+        };
+        let raised = vec![pb::AlarmMember { member_id: 5, alarm: 1 }];
+        assert_eq!(ask(AlarmAction::Activate, 1).await, raised);
+        assert_eq!(ask(AlarmAction::Get, 0).await, raised);
+        assert_eq!(ask(AlarmAction::Get, 1).await, raised);
+        assert_eq!(ask(AlarmAction::Get, 2).await, []);
+        assert_eq!(ask(AlarmAction::Get, 7).await, []);
+        let status = service.status(Request::new(pb::StatusRequest {})).await.unwrap().into_inner();
+        assert_eq!(status.errors, ["memberID:5 alarm:NOSPACE"]);
+        assert_eq!(ask(AlarmAction::Deactivate, 1).await, raised);
+        assert_eq!(ask(AlarmAction::Get, 0).await, []);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_member_alone_tells_how_it_stands() {
+        let member = Alone::start().await;
+        let service = MaintenanceService(member.services.clone());
+        let status = service.status(Request::new(pb::StatusRequest {})).await.unwrap().into_inner();
+        let own = member.services.node.identity().member_id;
+        assert_eq!((status.leader, &*status.version, status.db_size_quota), (own, "3.7.3", 2 << 30));
+        assert!(status.db_size >= status.db_size_in_use && status.db_size_in_use > 0);
+        assert_eq!(status.raft_term, status.header.unwrap().raft_term);
+        assert!(status.raft_index >= status.raft_applied_index && status.raft_applied_index > 0);
+        let lead = |target_id| service.move_leader(Request::new(pb::MoveLeaderRequest { target_id }));
+        assert_eq!(lead(own).await.unwrap().into_inner(), pb::MoveLeaderResponse { header: None });
+        assert_eq!(lead(own + 1).await.unwrap_err().message(), "etcdserver: bad leader transferee");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_snapshot_has_the_size_that_etcds_clients_check() {
+        let member = Alone::start().await;
+        let service = MaintenanceService(member.services.clone());
+        let stream = service.snapshot(Request::new(pb::SnapshotRequest {})).await.unwrap().into_inner();
+        let blobs: Vec<_> = stream.map(|message| message.unwrap().blob).collect().await;
+        let file = blobs.concat();
+        assert_eq!(file.len() % 512, 32);
+        let (content, checksum) = file.split_at(file.len() - 32);
+        assert_eq!(sha2::Sha256::digest(content)[..], *checksum);
     }
 }

@@ -130,7 +130,7 @@ impl Hub {
         let reading = Reading { hub: self.clone(), stream: stream.clone(), plan: Some(plan) };
         let until = first - 1;
         let job: Job = Box::new(move || reading.run(until));
-        self.core().executor.run(job);
+        self.core().reads.submit(job);
     }
 
     fn read_history(&self, plan: &Plan, until: i64) -> Result<Page, HistoryError> {

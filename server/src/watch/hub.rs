@@ -23,6 +23,7 @@ use super::history::{Executor, History, is_empty_range};
 use super::limits::Limits;
 use super::lock;
 use super::output::{Output, WATCH_ID_NONE};
+use super::reads::Reads;
 use super::record::Record;
 use super::registry::{Place, Registry};
 use super::ring::Ring;
@@ -50,7 +51,7 @@ pub(super) struct Core {
     pub ring: Mutex<Ring>,
     pub registry: Mutex<Registry>,
     pub history: Arc<dyn History>,
-    pub executor: Arc<dyn Executor>,
+    pub reads: Arc<Reads>,
     pub limits: Limits,
 }
 
@@ -91,7 +92,7 @@ impl Hub {
             ring: Mutex::new(Ring::new(published + 1, limits.ring_bytes)),
             registry: Mutex::new(Registry::new()),
             history,
-            executor,
+            reads: Reads::new(executor, limits.pages_at_once),
             limits,
         }))
     }

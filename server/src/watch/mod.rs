@@ -30,6 +30,7 @@ mod index;
 mod interval;
 mod limits;
 mod output;
+mod reads;
 mod record;
 mod registry;
 mod ring;

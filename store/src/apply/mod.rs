@@ -345,7 +345,7 @@ impl<'v> Group<'v> {
 
     fn lease_checkpoint(&mut self, request: &pb::LeaseCheckpointRequest) -> Result<Response, Failure> {
         for checkpoint in &request.checkpoints {
-            let (id, remaining_ttl_secs) = (checkpoint.id, checkpoint.remaining_ttl);
+            let (id, remaining_ttl_secs) = (checkpoint.id, checkpoint.remaining_ttl.max(0));
             if lease::checkpoint(&mut self.overlay, id, remaining_ttl_secs)? {
                 self.effects.leases.push(LeaseEffect::Checkpointed { id, remaining_ttl_secs });
             }

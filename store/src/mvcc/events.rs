@@ -26,7 +26,9 @@ impl Keyspace<'_> {
         if from < self.compacted {
             return Err(Rejection::Compacted.into());
         }
-        let mut page = EventPage { revisions: Vec::new(), next: until + 1 };
+        // Keys order revisions as unsigned numbers.
+        let from = from.max(0);
+        let mut page = EventPage { revisions: Vec::new(), next: until.saturating_add(1) };
         let (mut main, mut events, mut bytes) = (from, Vec::new(), 0);
         let span = Span::half_open(
             keys::revision_key(Revision::new(from, 0)),

@@ -2,13 +2,14 @@
 //!
 //! CRC32C over the word `key`, then over each change in revision order: its 17-byte revision key (`main _ sub`, and a
 //! `t` for a deletion), then the key-value as protobuf. What is hashed is what is there *logically*: of the changes at
-//! or below the compacted revision only those that are still the newest of their key at the hashed revision, whether
-//! or not this member's compaction has come to drop the others; a deletion at the compacted revision never counts.
+//! or below the compacted revision only those that are still the newest of their key at the hashed revision (at the
+//! compacted one, where nothing is alive at the hashed one), whether or not this member's compaction has come to drop the
+//! others; a deletion at the compacted revision never counts.
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use prost::Message;
 
-use super::{Keyspace, head};
+use super::{KeyRange, Keyspace, head};
 use crate::engine::{Direction, Family, Span};
 use crate::keys::{self, ChangeRecord};
 use crate::types::{Fault, Failure, Rejection, Revision};
@@ -31,6 +32,9 @@ impl Keyspace<'_> {
             return Err(Rejection::FutureRevision.into());
         }
         let revision = if asked == 0 { self.revision } else { asked };
+        // Where nothing at all is alive, etcd leaves its rule out, and hashes what its compaction has left.
+        let nothing_alive = self.count(&KeyRange::AtLeast(Bytes::new()), revision)? == 0;
+        let judged_at = if nothing_alive { self.compacted } else { revision };
         let mut hash = crc32c::crc32c(b"key");
         let mut bytes = Vec::new();
         let span = Span::half_open(
@@ -40,7 +44,7 @@ impl Keyspace<'_> {
         for row in self.read.scan(Family::Revisions, span, Direction::Forward) {
             let (at, change) = row?;
             let (at, change) = (keys::parse_revision_key(&at)?, ChangeRecord::decode(change)?);
-            if at.main <= self.compacted && !self.stands(&change, at, revision)? {
+            if at.main <= self.compacted && !self.stands(&change, at, judged_at)? {
                 continue;
             }
             bytes.clear();

@@ -119,7 +119,7 @@ impl Generator {
     fn proposal(&mut self) -> log::Proposal {
         let (mut user, mut auth_revision) = (String::new(), 0);
         if self.model.auth.enabled && !self.chance.one_in(20) {
-            user = self.chance.pick(&["root", "root", "alice", "alice", "bob", "nobody"]).into();
+            user = self.chance.pick(&["root", "root", "root", "root", "alice", "alice", "bob", "nobody"]).into();
             auth_revision = self.model.auth.revision - u64::from(self.chance.one_in(20));
         }
         let proposal = log::Proposal { user, auth_revision, command: Some(self.command()) };
@@ -129,6 +129,13 @@ impl Generator {
     }
 
     fn command(&mut self) -> Command {
+        // Alarms stop nearly everything: they soon go again.
+        if !self.model.alarms.is_empty() && self.chance.one_in(3) {
+            return Command::Alarm(self.alarm());
+        }
+        if self.model.leases.is_empty() && self.chance.one_in(8) {
+            return Command::LeaseGrant(pb::LeaseGrantRequest { id: self.chance.pick(&LEASES), ttl: 60 });
+        }
         match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 3]) {
             0 => Command::Put(self.put()),
             1 => Command::DeleteRange(self.delete()),
@@ -169,8 +176,8 @@ impl Generator {
         let mut put = pb::PutRequest {
             key: if chance.one_in(60) { Bytes::new() } else { key(chance) },
             prev_kv: chance.one_in(4),
-            ignore_value: chance.one_in(8),
-            ignore_lease: chance.one_in(8),
+            ignore_value: chance.one_in(12),
+            ignore_lease: chance.one_in(12),
             ..Default::default()
         };
         if !put.ignore_value || chance.one_in(20) {
@@ -180,7 +187,8 @@ impl Generator {
                 _ => Bytes::new(),
             };
         }
-        if (!put.ignore_lease && chance.one_in(3)) || chance.one_in(40) {
+        let one_in = if self.model.leases.is_empty() { 40 } else { 3 };
+        if (!put.ignore_lease && chance.one_in(one_in)) || chance.one_in(80) {
             put.lease = self.lease();
         }
         put
@@ -195,7 +203,7 @@ impl Generator {
     /// Mostly one that exists.
     fn lease(&mut self) -> i64 {
         let there = self.model.leases.keys().copied().collect::<Vec<_>>();
-        if there.is_empty() || self.chance.one_in(4) { self.chance.pick(&LEASES) } else { self.chance.pick(&there) }
+        if there.is_empty() || self.chance.one_in(8) { self.chance.pick(&LEASES) } else { self.chance.pick(&there) }
     }
 
     fn compaction(&mut self) -> i64 {
@@ -224,7 +232,7 @@ impl Generator {
             2 => Request::RequestDeleteRange(self.delete()),
             _ => Request::RequestTxn(self.txn(depth + 1)),
         };
-        pb::RequestOp { request: Some(request).filter(|_| !self.chance.one_in(80)) }
+        pb::RequestOp { request: Some(request).filter(|_| !self.chance.one_in(200)) }
     }
 
     fn compare(&mut self) -> pb::Compare {
@@ -250,7 +258,6 @@ impl Generator {
 
     fn alarm(&mut self) -> pb::AlarmRequest {
         let raised = self.model.alarms.iter().copied().collect::<Vec<_>>();
-        // Alarms stop nearly everything: most of the time, they go again soon.
         if !raised.is_empty() && !self.chance.one_in(3) {
             let (member_id, alarm) = self.chance.pick(&raised);
             return pb::AlarmRequest { action: 2, member_id, alarm };

@@ -10,6 +10,7 @@
 
 pub(crate) mod build;
 pub(crate) mod chance;
+pub(crate) mod counting;
 pub(crate) mod generate;
 pub(crate) mod history;
 pub(crate) mod model;

@@ -2,14 +2,14 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quorate_proto::etcdserverpb as pb;
-use quorate_proto::mvccpb::KeyValue;
 use quorate_store::{Failure, KeyRange, KeyspaceHash, LogPosition, Rejection, Response, Store, StoreView};
 
 use super::chance::Chance;
 use super::history::all_keys;
-use super::model::{AuthModel, Model};
+use super::model::{AuthModel, Model, sort};
 use super::run::{Verdict, fault, same};
 use super::{generate, physical};
+use pb::range_request::SortTarget;
 use pb::request_op::Request;
 
 /// A rejection is an answer; a fault ends the run.
@@ -95,35 +95,47 @@ fn read_only_txn(view: &StoreView, model: &Model, chance: &mut Chance) -> Verdic
     same(|| format!("{txn:?}"), &answer(view.read_only_txn(&txn))?.map(Response::Txn), &wanted)
 }
 
-/// A range read piece by piece.
+/// A range read piece by piece: together all of it, in key order, each piece sorted by the target.
 fn pieces(view: &StoreView, model: &Model, chance: &mut Chance) -> Verdict {
-    let (key, range_end) = (generate::key(chance), generate::range_end(chance));
-    let (revision, keys_only) = (generate::revision(chance, model), chance.one_in(2));
     let (limit, bytes_max) = (1 + chance.below(3) as usize, chance.pick(&[0, 5, 1 << 20]));
-    let request = pb::RangeRequest { key: key.clone(), range_end: range_end.clone(), revision, keys_only, ..Default::default() };
-    let wanted = model.range(&request).map(|response| response.kvs);
-    let (mut all, mut range) = (Vec::new(), KeyRange::new(&key, &range_end));
-    let own = loop {
-        let piece = match answer(view.range_piece(&range, revision, keys_only, limit, bytes_max))? {
-            Ok(piece) => piece,
-            Err(rejection) => break Err(rejection),
-        };
-        if piece.kvs.len() > limit || (piece.more && piece.kvs.is_empty()) {
-            return Err(format!("a piece of {} with limit {limit}", piece.kvs.len()));
+    let mut request = pb::RangeRequest { limit: 0, sort_order: 0, count_only: false, ..generate::range(chance, model) };
+    request.key = generate::key(chance);
+    let plain = pb::RangeRequest { keys_only: false, sort_target: 0, ..request.clone() };
+    let plain = pb::RangeRequest { min_mod_revision: 0, max_mod_revision: 0, ..plain };
+    let wanted = model.range(&pb::RangeRequest { min_create_revision: 0, max_create_revision: 0, ..plain });
+    let mut left = match wanted {
+        Ok(response) => response.kvs,
+        Err(rejection) => {
+            let own = answer(view.range_piece(&request, limit, bytes_max))?.map(drop);
+            return same(|| format!("piece of {request:?}"), &own, &Err(rejection));
         }
-        all.extend(piece.kvs);
-        if !piece.more {
-            break Ok(all);
-        }
-        range = KeyRange::new(&after(all.last().unwrap()), &range_end);
     };
-    same(|| format!("in pieces of {limit}, {bytes_max} bytes: {request:?}"), &own, &wanted)
+    loop {
+        let own = answer(view.range_piece(&request, limit, bytes_max))?.map_err(|rejection| rejection.to_string())?;
+        if own.kvs.len() > limit || own.kvs.len() > left.len() || (own.more && own.kvs.is_empty()) {
+            return Err(format!("a piece of {} with limit {limit}, {} left: {request:?}", own.kvs.len(), left.len()));
+        }
+        let mut wanted: Vec<_> = left.drain(..own.kvs.len()).collect();
+        let last_key = wanted.last().map(|kv| kv.key.clone());
+        sort(&request, &mut wanted);
+        for kv in wanted.iter_mut().filter(|_| request.keys_only) {
+            kv.value = Bytes::new();
+            kv.lease = if request.sort_target() == SortTarget::Value { kv.lease } else { 0 };
+        }
+        same(|| format!("piece of {limit}, {bytes_max} bytes: {request:?}"), &own.kvs, &wanted)?;
+        same(|| format!("last key of a piece: {request:?}"), &own.last_key, &last_key)?;
+        same(|| format!("more after a piece: {request:?}"), &own.more, &!left.is_empty())?;
+        match last_key {
+            Some(last_key) if own.more => request.key = after(&last_key),
+            _ => return Ok(()),
+        }
+    }
 }
 
-fn after(kv: &KeyValue) -> Bytes {
-    let mut key = BytesMut::from(kv.key.as_ref());
-    key.put_u8(0);
-    key.freeze()
+fn after(key: &[u8]) -> Bytes {
+    let mut after = BytesMut::from(key);
+    after.put_u8(0);
+    after.freeze()
 }
 
 fn some_events(view: &StoreView, model: &Model, chance: &mut Chance) -> Verdict {

@@ -92,9 +92,8 @@ impl Knife {
                 Some(Command::DeleteRange(delete)) => knife.delete(delete),
                 Some(Command::Txn(txn)) => {
                     knife.txn(txn);
-                    if let [op] = &txn.success[..] {
-                        knife.instead_of_txn(&mut proposal.command, &op.clone());
-                    }
+                    let alone = if let [op] = &txn.success[..] { op.clone() } else { pb::RequestOp::default() };
+                    knife.instead_of_txn(&mut proposal.command, &alone);
                 }
                 Some(Command::LeaseExpire(expire)) => knife.list(&mut expire.ids, |_, _| {}),
                 _ => {}

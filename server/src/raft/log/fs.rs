@@ -3,20 +3,22 @@
 //! [`StdFs`] is Linux; [`super::sim::SimFs`] is a disk in memory that loses what was not synced. Left out: file locks
 //! (the data directory has one), directories below the log's own, anything but whole reads and whole writes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Only the owner reads the log: values may be secrets.
 const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 pub trait Fs: Send + Sync + 'static {
+    /// With its parents, durable on return; one that exists is fine.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names of the files in `dir`, in any order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -62,10 +64,18 @@ impl Default for StdFs {
 
 impl Fs for StdFs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)?;
-        match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
-            _ => Ok(()),
+        let parent = match dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Ok(()),
+        };
+        if !parent.exists() {
+            self.create_dir(parent)?;
+        }
+        match DirBuilder::new().mode(DIR_MODE).create(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            // Also if it is there: the process that created it may have died before this.
+            Ok(()) | Err(_) => self.sync_dir(parent),
         }
     }
 

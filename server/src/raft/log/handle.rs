@@ -146,6 +146,7 @@ impl RaftLog {
     }
 
     /// `done` is told once the entries are durable, in the order of the calls; the entries are readable on return.
+    /// As every callback here it runs on the log's thread: it must be short and not call the log.
     pub fn append(&self, batch: EntryBatch, done: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
         let done = Done::new(done);
         let shared = &self.core.shared;
@@ -280,7 +281,7 @@ impl RaftLog {
             answer.await.map_err(|_| closed())?
         };
         resolved.map_err(|reason| {
-            self.core.shared.kill(&reason);
+            drop(self.core.shared.kill(&reason));
             io::Error::new(io::ErrorKind::InvalidData, reason)
         })
     }
@@ -362,7 +363,7 @@ struct Obituary(Arc<Shared>);
 impl Drop for Obituary {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.kill("the log thread panicked");
+            drop(self.0.kill("the log thread panicked"));
         }
     }
 }

@@ -132,7 +132,7 @@ impl Worker {
 
     fn kill(&self, reason: &str) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.kill(reason);
+            drop(shared.kill(reason));
         }
     }
 }

@@ -151,27 +151,27 @@ impl Shared {
         }
     }
 
-    /// Ends the log: no later call succeeds, and whoever waits is told.
-    pub(super) fn kill(&self, reason: &str) {
+    /// Ends the log: no later call succeeds. Whoever waits is told when what is returned is dropped.
+    pub(super) fn kill(&self, reason: &str) -> Vec<Op> {
         let waiting = {
             let mut state = self.lock();
             if state.dead.is_some() {
-                return;
+                return Vec::new();
             }
             state.dead = Some(reason.into());
             state.queue_bytes = 0;
             std::mem::take(&mut state.queue)
         };
         (self.on_fault)(reason);
-        drop(waiting);
         self.wake.notify_all();
         self.room.notify_waiters();
+        waiting
     }
 
     /// What the caller did cannot be right, and going on could lose data: the log stops.
     pub(super) fn violated(&self, state: MutexGuard<'_, State>, law: String) -> io::Error {
         drop(state);
-        self.kill(&law);
+        drop(self.kill(&law));
         io::Error::new(io::ErrorKind::InvalidInput, law)
     }
 

@@ -87,6 +87,16 @@ where
         self.log.read(start..end, bytes_max).await?.into_iter().map(Self::decode).collect()
     }
 
+    /// The next entries of a stream; once begun, one that is missing would be a hole.
+    async fn step(&self, at: u64, end: u64, begun: bool) -> io::Result<Vec<C::Entry>> {
+        let entries = self.read(at, end, self.log.read_bytes_max()).await?;
+        let first = entries.first().map(|entry| entry.log_id_parts().1);
+        if begun && first.map_or(at < end, |first| first != at) {
+            return Err(io::Error::other(format!("entry {at} was removed while it was read")));
+        }
+        Ok(entries)
+    }
+
     fn vote(&self) -> io::Result<Option<VoteOf<C>>> {
         Ok(self.log.ids()?.vote.map(|raw| {
             let leader = LeaderIdOf::<C>::new(raw.leader.term, raw.leader.node);
@@ -134,21 +144,20 @@ where
     {
         let (start, end) = bounds(&range);
         let store = self.clone();
-        let steps = stream::unfold(Some(start), move |at| {
-            let store = store.clone();
+        // What is appended later is not part of this read.
+        let last = self.log.ids().map(|ids| ids.last.map_or(0, |last| last.index + 1));
+        let steps = stream::unfold(Some((start, false)), move |at| {
+            let (store, end) = (store.clone(), last.as_ref().map_or(end, |next| end.min(*next)));
             async move {
-                let at = at?;
-                let step = store.read(at, end, store.log.read_bytes_max()).await;
-                let next = match &step {
-                    Ok(entries) => entries.last().map(|entry| entry.log_id_parts().1 + 1),
-                    Err(_) => None,
-                };
-                let items: Vec<io::Result<C::Entry>> = match step {
-                    Ok(entries) if entries.is_empty() => return None,
-                    Ok(entries) => entries.into_iter().map(Ok).collect(),
-                    Err(error) => vec![Err(error)],
-                };
-                Some((stream::iter(items), next))
+                let (at, begun) = at?;
+                match store.step(at, end, begun).await {
+                    Ok(entries) => {
+                        let next = entries.last()?.log_id_parts().1 + 1;
+                        let items: Vec<io::Result<C::Entry>> = entries.into_iter().map(Ok).collect();
+                        Some((stream::iter(items), Some((next, true))))
+                    }
+                    Err(error) => Some((stream::iter(vec![Err(error)]), None)),
+                }
             }
         });
         Box::pin(futures::StreamExt::flatten(steps))

@@ -122,10 +122,11 @@ impl Writer {
             Taken::Idle { committed } | Taken::Closed { committed } => self.rest(committed),
         };
         if let Err(Fault(reason)) = &result {
-            self.shared.kill(reason);
-            // Only now: who is told of the failure must find the log dead.
+            let waiting = self.shared.kill(reason);
+            // Only now, and in order: who is told of the failure must find the log dead.
             self.batch.acks.clear();
             drop(ops);
+            drop(waiting);
         }
         result.is_ok()
     }

@@ -3,6 +3,8 @@
 mod hazards;
 mod index;
 mod model;
+mod progress;
+mod slow;
 mod streams;
 pub(crate) mod support;
 mod threads;

@@ -56,6 +56,7 @@ fn limits(dice: &mut Dice) -> Limits {
         page_revisions: [1, 3, 1000][dice.below(3) as usize],
         page_matches: [1, 10, 1000][dice.below(3) as usize],
         page_spread: [1, 5, 4096][dice.below(3) as usize],
+        pages_at_once: 1 + dice.below(3) as usize,
         poll_pages: 1 + dice.below(3) as usize,
         poll_bytes: [1, 100, 1 << 20][dice.below(3) as usize],
         controls: 4,

@@ -170,3 +170,35 @@ fn a_page_that_is_never_read_ends_the_stream_and_not_in_silence() {
     let end = client.stream.poll_outputs(&mut context, &mut Vec::new());
     assert!(matches!(end, std::task::Poll::Ready(Err(End::Fault(_)))));
 }
+
+#[test]
+fn a_few_pages_are_read_at_once_and_the_others_stand_in_line() {
+    let later = Arc::new(Later::default());
+    let limits = Limits { ring_bytes: 0, pages_at_once: 2, ..Limits::default() };
+    let mut world = World::with(limits, later.clone());
+    for n in 0..3 {
+        world.put("a", &n.to_string());
+    }
+    let mut clients: Vec<_> = (0..50).map(|_| world.client()).collect();
+    for client in &mut clients {
+        client.watch(0, key("a"), 2);
+        assert_eq!(client.words(), ["0 created@4"]);
+    }
+    drop(clients.split_off(40));
+    assert_eq!(later.run_all(), 2, "two threads that read everything");
+    for client in &mut clients {
+        assert_eq!(client.words(), ["0 events@4 a=0 a=1", "0 events@4 a=2"]);
+    }
+    assert_eq!(later.run_all(), 0);
+
+    for client in &mut clients {
+        client.watch(1, key("a"), 2);
+        client.drain();
+    }
+    later.drop_all();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    for client in &mut clients {
+        let end = client.stream.poll_outputs(&mut context, &mut Vec::new());
+        assert!(matches!(end, std::task::Poll::Ready(Err(End::Fault(_)))), "nobody waits for a reader that is gone");
+    }
+}

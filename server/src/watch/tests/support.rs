@@ -309,3 +309,22 @@ pub(crate) fn span(from: &str, until: &str) -> KeyRange {
 pub(crate) fn everything() -> KeyRange {
     KeyRange::AtLeast(Bytes::from_static(&[0]))
 }
+
+/// Polls until there is nothing to say, leaving `bell` to be rung.
+pub(crate) fn listen(client: &mut Client, bell: &Arc<Bell>) -> Vec<String> {
+    let waker = Waker::from(bell.clone());
+    let mut words = Vec::new();
+    loop {
+        let mut out = Vec::new();
+        match client.stream.poll_outputs(&mut Context::from_waker(&waker), &mut out) {
+            Poll::Ready(end) => end.unwrap(),
+            Poll::Pending if bell.rings() > 0 => {}
+            Poll::Pending => return words,
+        }
+        words.extend(out.iter().map(say));
+    }
+}
+
+pub(crate) fn small_ring() -> Limits {
+    Limits { ring_bytes: 0, ..Limits::default() }
+}

@@ -77,7 +77,9 @@ impl AuthModel {
             Command::AuthRoleDelete(request) => {
                 self.spare_root(&request.role)?;
                 self.roles.remove(&request.role).ok_or(Rejection::RoleNotFound)?;
-                self.users.values_mut().for_each(|roles| drop(roles.remove(&request.role)));
+                for roles in self.users.values_mut() {
+                    roles.remove(&request.role);
+                }
             }
             Command::AuthRoleGrantPermission(request) => self.grant(request)?,
             Command::AuthRoleRevokePermission(request) => {

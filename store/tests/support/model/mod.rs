@@ -134,9 +134,16 @@ impl Model {
         let outside = |number: i64, min: i64, max: i64| (min != 0 && number < min) || (max != 0 && number > max);
         kvs.retain(|kv| !outside(kv.mod_revision, request.min_mod_revision, request.max_mod_revision));
         kvs.retain(|kv| !outside(kv.create_revision, request.min_create_revision, request.max_create_revision));
-        // A sort keeps the order of equals, also when it sorts backwards: compared the other way round, not reversed.
-        let backwards = request.sort_order() == pb::range_request::SortOrder::Descend;
-        kvs.sort_by(|a, b| if backwards { sorted(request, b, a) } else { sorted(request, a, b) });
+        let filtered = request.min_mod_revision != 0
+            || request.max_mod_revision != 0
+            || request.min_create_revision != 0
+            || request.max_create_revision != 0;
+        let ordered = request.sort_order() != pb::range_request::SortOrder::None;
+        // Without an order, etcd looks no further than one row beyond the limit, even when it then sorts by a target.
+        if request.limit > 0 && !ordered && !filtered {
+            kvs.truncate(request.limit.saturating_add(1) as usize);
+        }
+        sort(request, &mut kvs);
         let more = request.limit > 0 && kvs.len() as i64 > request.limit;
         if more {
             kvs.truncate(request.limit as usize);
@@ -249,13 +256,18 @@ pub(super) fn check_range_form(request: &pb::RangeRequest) -> Result<(), Rejecti
     }
 }
 
-fn sorted(request: &pb::RangeRequest, a: &KeyValue, b: &KeyValue) -> std::cmp::Ordering {
-    use pb::range_request::SortTarget;
-    match request.sort_target() {
+/// By the target; equals keep the order of their keys, also when sorted backwards.
+pub(crate) fn sort(request: &pb::RangeRequest, kvs: &mut [KeyValue]) {
+    use pb::range_request::{SortOrder, SortTarget};
+    let compare = |a: &KeyValue, b: &KeyValue| match request.sort_target() {
         SortTarget::Key => a.key.cmp(&b.key),
         SortTarget::Version => a.version.cmp(&b.version),
         SortTarget::Create => a.create_revision.cmp(&b.create_revision),
         SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
         SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match request.sort_order() {
+        SortOrder::None | SortOrder::Ascend => kvs.sort_by(compare),
+        SortOrder::Descend => kvs.sort_by(|a, b| compare(b, a)),
     }
 }

@@ -136,3 +136,22 @@ fn without_fsync_a_power_cut_leaves_a_prefix() {
         assert!(world.prefix_of(&found, 0).is_some());
     }
 }
+
+#[test]
+fn an_entry_larger_than_a_segment_gets_one_of_its_own() {
+    for cut in 0..60 {
+        let mut world = World::new(cut);
+        // The last one runs through.
+        world.fs.cut_power_after(if cut < 59 { cut } else { u64::MAX });
+        for length in [10, 40_000, 10, 10, 16 << 10, 100_000] {
+            if world.append(vec![vec![9; length].into(), "small".into()]).is_err() {
+                break;
+            }
+            world.log.pump();
+        }
+        world.fs.power_cycle();
+        world.reopen().unwrap();
+        assert!(cut < 59 || world.recs.len() == 12);
+        world.look().unwrap();
+    }
+}
