@@ -105,7 +105,7 @@ fn counts_are_exact_at_every_revision_while_buckets_split_and_join() {
     for seed in 0..from_env("SCALE_SEEDS", 3) {
         let mut chance = Chance(seed);
         let (mut member, mut live) = (Member::new(), BTreeMap::new());
-        let mut past = Vec::new();
+        let (mut past, mut buckets_most) = (Vec::new(), 0);
         for round in 0..150 {
             let commands = commands(&mut chance, &mut live, round);
             member.apply_all(commands);
@@ -122,9 +122,9 @@ fn counts_are_exact_at_every_revision_while_buckets_split_and_join() {
                 member.crash();
             }
             counts(&member, &past, &mut chance);
+            buckets_most = buckets_most.max(member.rows(Family::Buckets).len());
         }
-        let buckets = member.rows(Family::Buckets);
-        assert!(buckets.len() > 3, "{} buckets", buckets.len());
+        assert!(buckets_most >= 4, "{buckets_most} buckets at most");
         member.ok(c_delete("\0", "\0"));
         assert_eq!(member.view().count(&everything(), 0).unwrap(), 0);
         assert_eq!(member.rows(Family::Buckets).len(), 1, "they have all joined again");
@@ -139,13 +139,13 @@ fn key(chance: &mut Chance) -> String {
 fn commands(chance: &mut Chance, live: &mut BTreeMap<Bytes, ()>, round: u64) -> Vec<Command> {
     let mut commands = Vec::new();
     for _ in 0..60 {
-        if chance.below(150) >= round / 2 {
+        if chance.below(100) >= round / 2 {
             let key = key(chance);
             live.insert(bytes(&key), ());
             commands.push(c_put(put(&key, "v")));
         } else {
             let from = key(chance);
-            let until = format!("{:04}", from.parse::<u64>().unwrap() + chance.below(60));
+            let until = format!("{:04}", from.parse::<u64>().unwrap() + chance.below(12));
             live.retain(|key, ()| !(from.as_bytes() <= key.as_ref() && key.as_ref() < until.as_bytes()));
             commands.push(c_delete(&from, &until));
         }

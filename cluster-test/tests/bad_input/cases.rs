@@ -239,12 +239,15 @@ impl Run {
         for request in requests {
             let _ = sender.send(request).await;
         }
-        let mut answers = match watch.watch(tokio_stream::wrappers::ReceiverStream::new(receiver)).await {
-            Ok(answers) => answers.into_inner(),
-            Err(status) => return line::<()>(Err(status)),
+        let within = std::time::Duration::from_millis(500);
+        // A server may send its headers with the first message only: where there is none, there is no stream either.
+        let stream = watch.watch(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        let mut answers = match tokio::time::timeout(within, stream).await {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => return line::<()>(Err(status)),
+            Err(_) => return String::new(),
         };
         let mut lines = Vec::new();
-        let within = std::time::Duration::from_millis(500);
         while let Ok(answer) = tokio::time::timeout(within, answers.message()).await {
             match answer {
                 Ok(Some(answer)) => lines.push(format!(

@@ -6,9 +6,8 @@ use tonic::Code;
 
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
-/// How tonic begins, percent-encoded as it stands in the header.
-const TONIC_PREFIX: &str = "Error%2C%20decoded%20message%20length%20too%20large";
-const TONIC_PREFIX_PLAIN: &str = "Error, decoded message length too large";
+/// How tonic begins.
+const TONIC_PREFIX: &str = "Error, decoded message length too large";
 
 pub(super) async fn as_etcd_says_it(mut response: Response) -> Response {
     let headers = response.headers();
@@ -17,11 +16,11 @@ pub(super) async fn as_etcd_says_it(mut response: Response) -> Response {
         return response;
     }
     let Some(message) = headers.get(MESSAGE).and_then(|message| message.to_str().ok()) else { return response };
-    if !message.starts_with(TONIC_PREFIX) && !message.starts_with(TONIC_PREFIX_PLAIN) {
+    // "... found X bytes, the limit is: Y bytes"; the escapes of the header hold digits too.
+    let plain = message.replace("%20", " ").replace("%2C", ",").replace("%3A", ":");
+    if !plain.starts_with(TONIC_PREFIX) {
         return response;
     }
-    // "... found X bytes, the limit is: Y bytes", with or without the escapes, which hold digits too: %20.
-    let plain = message.replace("%20", " ").replace("%2C", ",").replace("%3A", ":");
     let numbers: Vec<&str> =
         plain.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
     let [found, limit] = numbers[..] else { return response };

@@ -20,8 +20,10 @@ use pb::compare::{CompareResult, TargetUnion};
 use pb::request_op::Request;
 use pb::response_op::Response;
 
-/// Deeper nesting than this is refused. The decoder's own limit stands in front of it; this one makes sure.
-const TXN_DEPTH_MAX: usize = 64;
+/// Deeper nesting than this is refused. The decoder ends at 100 messages inside each other, two to a txn, and the log
+/// wraps a request in two more than it came in: without a limit well below that, a txn that the door can just decode
+/// would be one that no member can read from the log any more.
+const TXN_DEPTH_MAX: usize = 32;
 
 impl Group<'_> {
     pub(super) fn txn(&mut self, request: &pb::TxnRequest) -> Result<pb::TxnResponse, Failure> {
@@ -179,13 +181,16 @@ fn execute(writer: &mut Writer<'_, '_>, request: &pb::TxnRequest, path: &Path) -
 /// What can be said of a txn at the door: sizes, empty keys, and keys that one branch would change twice. `ops_max` is
 /// a flag, so apply never asks.
 pub fn validate(request: &pb::TxnRequest, ops_max: usize) -> Result<(), Rejection> {
-    validate_ops(request, ops_max)?;
+    validate_ops(request, ops_max, 0)?;
     overlaps(&request.success)?;
     overlaps(&request.failure)?;
     Ok(())
 }
 
-fn validate_ops(request: &pb::TxnRequest, ops_max: usize) -> Result<(), Rejection> {
+fn validate_ops(request: &pb::TxnRequest, ops_max: usize, depth: usize) -> Result<(), Rejection> {
+    if depth > TXN_DEPTH_MAX {
+        return Err(Rejection::TooManyOps);
+    }
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     let Some(left) = ops_max.checked_sub(ops) else { return Err(Rejection::TooManyOps) };
     if request.compare.iter().any(|comparison| comparison.key.is_empty()) {
@@ -196,7 +201,7 @@ fn validate_ops(request: &pb::TxnRequest, ops_max: usize) -> Result<(), Rejectio
             Some(Request::RequestRange(range)) => validate_range(range)?,
             Some(Request::RequestPut(put)) => validate_put(put)?,
             Some(Request::RequestDeleteRange(delete)) => validate_delete(delete)?,
-            Some(Request::RequestTxn(txn)) => validate_ops(txn, left)?,
+            Some(Request::RequestTxn(txn)) => validate_ops(txn, left, depth + 1)?,
             None => return Err(Rejection::KeyNotFound),
         }
     }

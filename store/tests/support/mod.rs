@@ -21,3 +21,4 @@ pub(crate) mod run;
 pub(crate) mod script;
 pub(crate) mod shrink;
 pub(crate) mod subject;
+pub(crate) mod wild;

@@ -1,5 +1,6 @@
 //! A type config, a codec and a state machine in memory, for openraft's suite only.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -7,7 +8,7 @@ use futures::{Stream, TryStreamExt};
 use openraft::alias::{CommittedLeaderIdOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
 use openraft::entry::RaftEntry;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{EntryPayload, Membership, OptionalSend, RaftSnapshotBuilder};
 
 use super::super::{EntryCodec, RawLeader};
 
@@ -20,7 +21,35 @@ openraft::declare_raft_types!(
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
 );
 
+/// A membership as JSON: openraft's own type has no such form without its `serde` feature.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Wire {
+    configs: Vec<std::collections::BTreeSet<u64>>,
+    nodes: std::collections::BTreeSet<u64>,
+}
+
+impl Wire {
+    fn of(membership: &openraft::Membership<u64, ()>) -> Self {
+        let nodes = membership.nodes().map(|(id, ())| *id).collect();
+        Self { configs: membership.get_joint_config().clone(), nodes }
+    }
+
+    fn membership(self) -> openraft::Membership<u64, ()> {
+        let nodes: std::collections::BTreeMap<u64, ()> = self.nodes.into_iter().map(|id| (id, ())).collect();
+        openraft::Membership::new(self.configs, nodes).unwrap()
+    }
+}
+
 pub(super) struct Codec;
+
+fn put_ids(out: &mut BytesMut, ids: BTreeSet<u64>) {
+    out.put_u64(ids.len() as u64);
+    ids.into_iter().for_each(|id| out.put_u64(id));
+}
+
+fn get_ids(body: &mut Bytes) -> BTreeSet<u64> {
+    (0..body.get_u64()).map(|_| body.get_u64()).collect()
+}
 
 impl EntryCodec<Types> for Codec {
     fn encode(entry: &openraft::alias::EntryOf<Types>, out: &mut BytesMut) {
@@ -32,7 +61,7 @@ impl EntryCodec<Types> for Codec {
             }
             EntryPayload::Membership(membership) => {
                 out.put_u8(2);
-                out.put_slice(&serde_json::to_vec(membership).unwrap());
+                out.put_slice(&serde_json::to_vec(&Wire::of(membership)).unwrap());
             }
         }
     }
@@ -41,7 +70,7 @@ impl EntryCodec<Types> for Codec {
         let payload = match body.get_u8() {
             0 => EntryPayload::Blank,
             1 => EntryPayload::Normal(String::from_utf8(body.to_vec()).map_err(io::Error::other)?),
-            2 => EntryPayload::Membership(serde_json::from_slice(&body)?),
+            2 => EntryPayload::Membership(serde_json::from_slice::<Wire>(&body)?.membership()),
             kind => return Err(io::Error::other(format!("payload of kind {kind}"))),
         };
         Ok(RaftEntry::new(id, payload))
