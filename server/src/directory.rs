@@ -73,7 +73,8 @@ impl DataDirectory {
                 file.version
             );
         }
-        let id = |text: &str| u64::from_str_radix(text, 16).with_context(|| format!("read an id of {}", path.display()));
+        let id =
+            |text: &str| u64::from_str_radix(text, 16).with_context(|| format!("read an id of {}", path.display()));
         let (cluster_id, member_id) = (id(&file.cluster_id)?, id(&file.member_id)?);
         Ok(Some(MemberIdentity { cluster_id, member_id, name: file.name }))
     }
@@ -88,8 +89,7 @@ impl DataDirectory {
         };
         let (path, fresh) = (self.identity_path(), self.root.join("member/identity.new"));
         let write = || -> std::io::Result<()> {
-            let mut out =
-                OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&fresh)?;
+            let mut out = OpenOptions::new().create(true).truncate(true).write(true).mode(FILE_MODE).open(&fresh)?;
             out.write_all(&serde_json::to_vec_pretty(&file)?)?;
             out.sync_all()?;
             fs::rename(&fresh, &path)?;
@@ -121,7 +121,8 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     // SAFETY: `file` owns the descriptor.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
         let error = std::io::Error::last_os_error();
-        return Err(error).with_context(|| format!("lock {}: another process uses this data directory", path.display()));
+        return Err(error)
+            .with_context(|| format!("lock {}: another process uses this data directory", path.display()));
     }
     Ok(file)
 }

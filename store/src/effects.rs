@@ -30,10 +30,18 @@ pub struct RevisionEvents {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseEffect {
-    Granted { id: i64, ttl_secs: i64 },
+    Granted {
+        id: i64,
+        ttl_secs: i64,
+    },
     /// Revoked by a client or expired: its keys are gone in the same revision.
-    Revoked { id: i64 },
-    Checkpointed { id: i64, remaining_ttl_secs: i64 },
+    Revoked {
+        id: i64,
+    },
+    Checkpointed {
+        id: i64,
+        remaining_ttl_secs: i64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -72,7 +72,9 @@ pub struct HeadRecord {
 pub enum HeadValue {
     Inline(Bytes),
     /// In `revisions`, at `modified`; of so many bytes.
-    Elsewhere { bytes: u32 },
+    Elsewhere {
+        bytes: u32,
+    },
     /// The key is deleted.
     Deleted,
 }

@@ -24,7 +24,9 @@ mod reader;
 mod state;
 mod types;
 
-pub use apply::{Answer, Applied, Entry, Membership, Payload, Response, Store, validate_delete, validate_put, validate_txn};
+pub use apply::{
+    Answer, Applied, Entry, Membership, Payload, Response, Store, validate_delete, validate_put, validate_txn,
+};
 pub use effects::{Effects, Event, EventKind, LeaseEffect, RevisionEvents};
 pub use keys::LeaseRecord;
 pub use mvcc::{EventPage, KeyRange, KeyspaceHash, validate_range};

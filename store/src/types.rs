@@ -134,4 +134,3 @@ pub enum Failure {
     #[error(transparent)]
     Fault(#[from] Fault),
 }
-

@@ -55,7 +55,13 @@ fn entries_out_of_order_are_a_fault_and_change_nothing() {
     let mut member = Member::new();
     member.ok(c_put(put("k", "1")));
     let next = |index, term| entry(index, term, payload(c_put(put("k", "2"))));
-    for wrong in [vec![next(3, 1)], vec![next(1, 1)], vec![next(2, 0)], vec![next(2, 2), next(4, 2)], vec![next(2, 3), next(3, 2)]] {
+    for wrong in [
+        vec![next(3, 1)],
+        vec![next(1, 1)],
+        vec![next(2, 0)],
+        vec![next(2, 2), next(4, 2)],
+        vec![next(2, 3), next(3, 2)],
+    ] {
         assert!(matches!(member.store.apply(&wrong), Err(Fault::Entry { .. })), "{wrong:?}");
         assert_eq!((member.revision(), member.store.applied().index), (2, 1));
     }
@@ -76,7 +82,10 @@ fn an_unreadable_entry_undoes_the_whole_group() {
 }
 
 fn entries(history: &History) -> Vec<quorate_store::Entry> {
-    let groups = history.steps.iter().filter_map(|step| if let Step::Group { entries, .. } = step { Some(entries) } else { None });
+    let groups = history
+        .steps
+        .iter()
+        .filter_map(|step| if let Step::Group { entries, .. } = step { Some(entries) } else { None });
     (1..).zip(groups.flatten()).map(|(index, load)| entry(index, load.term, load.payload())).collect()
 }
 
@@ -87,7 +96,8 @@ fn same_log_in_other_groups_gives_equal_bytes_and_equal_rejections() {
         let log = entries(&generate::history(seed, 60));
         let mut chance = Chance(seed);
         let (mut alone, mut whole, mut split) = (Member::new(), Member::new(), Member::new());
-        let wanted: Vec<_> = log.iter().flat_map(|entry| alone.store.apply(std::slice::from_ref(entry)).unwrap().answers).collect();
+        let wanted: Vec<_> =
+            log.iter().flat_map(|entry| alone.store.apply(std::slice::from_ref(entry)).unwrap().answers).collect();
         let own = whole.store.apply(&log).unwrap();
         assert_eq!(own.answers, wanted, "seed {seed}");
         let (mut answers, mut from) = (Vec::new(), 0);
@@ -148,7 +158,10 @@ fn delete_then_put_that_ignores_what_is_gone_is_refused_and_changes_nothing() {
         let txn = pb::TxnRequest { success: ops.clone(), ..Default::default() };
         assert_eq!(quorate_store::validate_txn(&txn, 128), Ok(()), "the door lets it pass, as etcd's does");
         assert_eq!(member.refused(Command::Txn(txn)), Rejection::KeyNotFound);
-        assert_eq!(member.refused(c_txn(vec![support::build::op_txn(support::build::txn(ops))])), Rejection::KeyNotFound);
+        assert_eq!(
+            member.refused(c_txn(vec![support::build::op_txn(support::build::txn(ops))])),
+            Rejection::KeyNotFound
+        );
         assert_eq!((member.revision(), member.keys(0)), (2, vec!["b".into()]));
         assert_eq!(member.view().lease_keys(1).unwrap(), [bytes("b")]);
         let untouched = |member: &Member| member.all_rows().into_iter().skip(1).collect::<Vec<_>>();
@@ -206,7 +219,8 @@ fn a_range_in_a_txn_sees_what_came_before_it_and_nothing_after() {
     let mut member = Member::new();
     member.ok(c_put(put("a", "old")));
     let all = || op_range(range("\0", "\0", 0));
-    let ops = vec![all(), op_put(put("b", "1")), all(), op_delete(delete("a", "")), all(), op_range(range("\0", "\0", 2))];
+    let ops =
+        vec![all(), op_put(put("b", "1")), all(), op_delete(delete("a", "")), all(), op_range(range("\0", "\0", 2))];
     let Response::Txn(answer) = member.ok(c_txn(ops)) else { unreachable!("a txn") };
     let seen = |at: usize| match &answer.responses[at].response {
         Some(pb::response_op::Response::ResponseRange(range)) => {
@@ -249,7 +263,8 @@ fn corrupt_stops_all_data_but_not_the_way_out() {
     member.ok(c_grant(1));
     member.ok(c_alarm(Activate, 3, Corrupt));
     let checkpoint = Command::LeaseCheckpoint(pb::LeaseCheckpointRequest::default());
-    let all = [c_put(put("b", "1")), c_delete("b", ""), c_txn(vec![]), c_compact(1), c_grant(2), c_revoke(1), checkpoint];
+    let all =
+        [c_put(put("b", "1")), c_delete("b", ""), c_txn(vec![]), c_compact(1), c_grant(2), c_revoke(1), checkpoint];
     for stopped in all {
         assert_eq!(member.refused(stopped), Rejection::Corrupt);
     }

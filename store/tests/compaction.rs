@@ -191,7 +191,8 @@ fn refuses_what_is_compacted_and_what_is_to_come() {
 /// Commands of a random history, with a compaction now and then; no users and no alarms.
 fn busy(seed: u64) -> Vec<Command> {
     let History { steps } = generate::history(seed, 120);
-    let groups = steps.into_iter().filter_map(|step| if let Step::Group { entries, .. } = step { Some(entries) } else { None });
+    let groups =
+        steps.into_iter().filter_map(|step| if let Step::Group { entries, .. } = step { Some(entries) } else { None });
     let proposals = groups.flatten().flat_map(|entry| match entry.what {
         support::history::What::Proposals(proposals) => proposals,
         support::history::What::Blank | support::history::What::Members(_) => Vec::new(),
@@ -199,7 +200,11 @@ fn busy(seed: u64) -> Vec<Command> {
     let data = |command: &Command| {
         matches!(
             command,
-            Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compaction(_) | Command::LeaseGrant(_)
+            Command::Put(_)
+                | Command::DeleteRange(_)
+                | Command::Txn(_)
+                | Command::Compaction(_)
+                | Command::LeaseGrant(_)
         )
     };
     proposals.filter_map(|proposal| proposal.command).filter(data).collect()
@@ -252,7 +257,11 @@ fn hashes_do_not_tell_how_far_the_walk_has_come() {
             let from = eager.view().compacted().max(1);
             for revision in [0, from, eager.revision()] {
                 let wanted = hash(&lazy, revision);
-                assert_eq!((hash(&eager, revision), hash(&slow, revision)), (wanted, wanted), "seed {seed} at {revision}");
+                assert_eq!(
+                    (hash(&eager, revision), hash(&slow, revision)),
+                    (wanted, wanted),
+                    "seed {seed} at {revision}"
+                );
             }
         }
         lazy.walk();

@@ -193,7 +193,8 @@ fn crossing_and_empty_ranges_match_nothing_everywhere() {
     for (key, range_end) in [("c", "a"), ("b", "b"), ("\u{7f}", "\u{1}"), ("b\0", "b")] {
         let delete = pb::DeleteRangeRequest { key: bytes(key), range_end: bytes(range_end), prev_kv: true };
         member.ok(Command::DeleteRange(delete.clone()));
-        let compare = pb::Compare { key: delete.key.clone(), range_end: delete.range_end.clone(), ..Default::default() };
+        let compare =
+            pb::Compare { key: delete.key.clone(), range_end: delete.range_end.clone(), ..Default::default() };
         let ops = vec![pb::RequestOp { request: Some(Request::RequestDeleteRange(delete.clone())) }];
         member.ok(Command::Txn(pb::TxnRequest { compare: vec![compare], ..txn(ops) }));
         let view = member.view();

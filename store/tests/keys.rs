@@ -107,9 +107,10 @@ fn rows_of_a_small_store_are_pinned() {
     assert_eq!(rows(Family::Buckets), format!(" {one}"));
     assert_eq!(rows(Family::Leases), format!("0000000000000001 3c00000000000000{zero}"));
     assert_eq!(rows(Family::LeaseKeys), "");
-    let meta = member.rows(Family::Meta).into_iter().map(|(key, record)| {
-        format!("{}={}", String::from_utf8_lossy(&key), hex(&record))
-    });
+    let meta = member
+        .rows(Family::Meta)
+        .into_iter()
+        .map(|(key, record)| format!("{}={}", String::from_utf8_lossy(&key), hex(&record)));
     let wanted = format!("applied={three}{one} bytes=8e00000000000000 format={one} revision={three}");
     assert_eq!(meta.collect::<Vec<_>>().join(" "), wanted);
 }
@@ -142,8 +143,13 @@ fn some_change() -> impl Strategy<Value = ChangeRecord> {
     }));
     let value = prop::option::of(some_bytes(300));
     (some_bytes(40), any::<[i64; 3]>(), previous, value).prop_map(
-        |(key, [create_revision, version, lease], previous, value)| {
-            ChangeRecord { key, create_revision, version, lease, previous, value }
+        |(key, [create_revision, version, lease], previous, value)| ChangeRecord {
+            key,
+            create_revision,
+            version,
+            lease,
+            previous,
+            value,
         },
     )
 }

@@ -126,7 +126,8 @@ fn histories_meet_every_answer_there_is() {
         revisions += model.revision;
     }
     let listing = met.iter().map(|(name, times)| format!("{times:7} {name}\n")).collect::<String>();
-    let of = |outcome: &str| met.iter().filter(|(name, _)| name.starts_with(outcome)).map(|(_, times)| times).sum::<u64>();
+    let of =
+        |outcome: &str| met.iter().filter(|(name, _)| name.starts_with(outcome)).map(|(_, times)| times).sum::<u64>();
     assert!(of("Ok") > 2 * of("Err"), "{listing}");
     assert!(revisions > 15_000, "{revisions}");
     assert_eq!(met.keys().filter(|name| name.starts_with("Ok")).count(), 12, "{listing}");

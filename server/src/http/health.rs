@@ -20,8 +20,7 @@ enum Check {
 }
 
 const LIVEZ: [Check; 1] = [Check::SerializableRead];
-const READYZ: [Check; 4] =
-    [Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+const READYZ: [Check; 4] = [Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
 
 impl Check {
     fn name(self) -> &'static str {

@@ -21,8 +21,7 @@ pub(super) async fn as_etcd_says_it(mut response: Response) -> Response {
     if !plain.starts_with(TONIC_PREFIX) {
         return response;
     }
-    let numbers: Vec<&str> =
-        plain.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
+    let numbers: Vec<&str> = plain.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
     let [found, limit] = numbers[..] else { return response };
     let text = format!("grpc: received message larger than max ({found} vs. {limit})");
     if let Ok(text) = HeaderValue::try_from(text) {

@@ -33,12 +33,10 @@ pub async fn keep_compacted(node: Node, mode: CompactionMode) {
     match mode {
         CompactionMode::Off => {}
         CompactionMode::Periodic(retention) => periodic(node, retention).await,
-        CompactionMode::Revision(retention) => {
-            loop {
-                tokio::time::sleep(REVISION_INTERVAL).await;
-                compact(&node, node.reader().revision() - retention).await;
-            }
-        }
+        CompactionMode::Revision(retention) => loop {
+            tokio::time::sleep(REVISION_INTERVAL).await;
+            compact(&node, node.reader().revision() - retention).await;
+        },
     }
 }
 

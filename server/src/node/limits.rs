@@ -1,7 +1,7 @@
 //! What a member takes in before it says no. Every limit refuses early, with etcd's error, and loses nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::RequestError;
 
@@ -49,10 +49,9 @@ impl Admission {
         let bytes = bytes as u64;
         let (count_max, bytes_max) = match urgency {
             Urgency::Ordinary => (PROPOSALS_IN_FLIGHT_MAX, PROPOSAL_BYTES_IN_FLIGHT_MAX),
-            Urgency::Urgent => (
-                PROPOSALS_IN_FLIGHT_MAX + PROPOSALS_RESERVED,
-                PROPOSAL_BYTES_IN_FLIGHT_MAX + PROPOSAL_BYTES_RESERVED,
-            ),
+            Urgency::Urgent => {
+                (PROPOSALS_IN_FLIGHT_MAX + PROPOSALS_RESERVED, PROPOSAL_BYTES_IN_FLIGHT_MAX + PROPOSAL_BYTES_RESERVED)
+            }
         };
         let count_before = self.count.fetch_add(1, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);

@@ -71,8 +71,7 @@ impl Applier {
     ) -> std::io::Result<(Self, Progress)> {
         let (groups, queue) = channel();
         let (applied, applied_seen) = watch::channel(store.applied());
-        let progress =
-            Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
+        let progress = Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
         let (compaction, flush_due) = (progress.compaction.clone(), progress.flush_due.clone());
         let thread = Thread { store, publish, on_applied, applied, compaction, flush_due, replay_bytes: 0 };
         std::thread::Builder::new().name("apply".into()).spawn(move || thread.run(&queue, pace))?;
@@ -140,10 +139,13 @@ impl Thread {
     }
 
     fn count_replay(&mut self, entries: &[Entry]) {
-        self.replay_bytes += entries.iter().map(|entry| match &entry.payload {
-            Payload::Batch(bytes) => bytes.len() as u64,
-            Payload::Blank | Payload::Membership(_) => 0,
-        }).sum::<u64>();
+        self.replay_bytes += entries
+            .iter()
+            .map(|entry| match &entry.payload {
+                Payload::Batch(bytes) => bytes.len() as u64,
+                Payload::Blank | Payload::Membership(_) => 0,
+            })
+            .sum::<u64>();
         if self.replay_bytes > REPLAY_BYTES_MAX {
             self.replay_bytes = 0;
             self.flush_due.notify_one();

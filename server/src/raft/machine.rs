@@ -11,8 +11,8 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quorate_store::{Payload, Reader};
 
 use super::applier::{Applier, Task};
-use super::log::LogStore;
 use super::codec::Codec;
+use super::log::LogStore;
 use super::types::{
     LogId, SnapshotMeta as Meta, StoredMembership, TypeConfig, decode_membership, log_id_or_none, position,
     store_membership,
@@ -114,7 +114,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, meta: &Meta, _snapshot: SnapshotSource) -> io::Result<()> {
         // Only peers send snapshots, and this release has none; at start the state is never behind its own flush.
-        Err(io::Error::new(io::ErrorKind::Unsupported, format!("a snapshot at {:?} came from nowhere", meta.last_log_id)))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("a snapshot at {:?} came from nowhere", meta.last_log_id),
+        ))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<BuiltSnapshot>> {
@@ -132,8 +135,7 @@ fn task((entry, responder): EntryResponder<TypeConfig>) -> (Task, usize) {
         }
         EntryPayload::Membership(membership) => (Payload::Membership(store_membership(at, &membership)), 0),
     };
-    let respond = responder.map(|responder| -> Box<dyn FnOnce(Vec<_>) + Send> {
-        Box::new(move |answers| responder.send(answers))
-    });
+    let respond = responder
+        .map(|responder| -> Box<dyn FnOnce(Vec<_>) + Send> { Box::new(move |answers| responder.send(answers)) });
     (Task { entry: quorate_store::Entry { position: at, payload }, respond }, size)
 }

@@ -110,7 +110,9 @@ pub enum WriteFailure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFailure {
-    NotLeader { leader: Option<u64> },
+    NotLeader {
+        leader: Option<u64>,
+    },
     /// No quorum confirmed that this member still leads.
     NoQuorum,
     Stopped,
@@ -147,10 +149,8 @@ impl Raft {
         if let Some(flushed) = types::log_id_or_none(reader.flushed()?) {
             log.set_flushed(&flushed)?;
         }
-        let pace = CompactionPace {
-            entries_per_step: settings.compaction_entries_per_step,
-            pause: settings.compaction_pause,
-        };
+        let pace =
+            CompactionPace { entries_per_step: settings.compaction_entries_per_step, pause: settings.compaction_pause };
         let (applier, progress) = Applier::start(store, hooks.publish, hooks.on_applied, pace)?;
         let machine = Machine::new(applier, reader, log.clone());
         let config = Arc::new(settings.config().validate()?);
@@ -169,8 +169,7 @@ impl Raft {
 
     /// Makes a new cluster of `members` (id -> peer URLs). Every first member does it, with the same members.
     pub async fn initialize(&self, members: BTreeMap<u64, Vec<String>>) -> anyhow::Result<()> {
-        let members: BTreeMap<_, _> =
-            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
+        let members: BTreeMap<_, _> = members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
         Ok(self.0.core.initialize(members).await?)
     }
 

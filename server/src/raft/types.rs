@@ -6,8 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
 use prost::Message;
-use quorate_proto::log as wire;
 use quorate_proto::etcdserverpb as pb;
+use quorate_proto::log as wire;
 use quorate_store::{Answer, LogPosition};
 
 pub(crate) type Term = u64;

@@ -103,8 +103,12 @@ impl pb::kv_server::Kv for KvService {
         if request.sort_order != 0 && (request.sort_target != 0 || request.sort_order != 1) {
             return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
         }
-        let filters =
-            [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
+        let filters = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
         if filters.iter().any(|revision| *revision != 0) {
             return Err(Status::unimplemented("RangeStream does not support revision filters"));
         }

@@ -18,7 +18,10 @@ impl Group<'_> {
         Ok(response)
     }
 
-    pub(super) fn delete_range(&mut self, request: &pb::DeleteRangeRequest) -> Result<pb::DeleteRangeResponse, Failure> {
+    pub(super) fn delete_range(
+        &mut self,
+        request: &pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, Failure> {
         validate_delete(request)?;
         let mut writer = self.writer();
         let response = delete_range(&mut writer, request)?;

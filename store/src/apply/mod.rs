@@ -37,8 +37,8 @@ use crate::types::{Failure, Fault, LogPosition, Rejection};
 
 pub use crate::cluster::Membership;
 pub use kv::{validate_delete, validate_put};
-pub use txn::validate as validate_txn;
 pub(crate) use txn::read_only as read_only_txn;
+pub use txn::validate as validate_txn;
 
 /// A committed entry of the Raft log.
 #[derive(Clone, Debug)]

@@ -117,7 +117,9 @@ fn compare_one(comparison: &pb::Compare, kv: &KeyValue) -> bool {
         Ok(CompareTarget::Version) => {
             kv.version.cmp(if let Some(TargetUnion::Version(wanted)) = union { wanted } else { &0 })
         }
-        Ok(CompareTarget::Lease) => kv.lease.cmp(if let Some(TargetUnion::Lease(wanted)) = union { wanted } else { &0 }),
+        Ok(CompareTarget::Lease) => {
+            kv.lease.cmp(if let Some(TargetUnion::Lease(wanted)) = union { wanted } else { &0 })
+        }
         // A target that etcd does not know compares as equal there.
         Err(_) => std::cmp::Ordering::Equal,
     };
@@ -163,9 +165,7 @@ fn execute(writer: &mut Writer<'_, '_>, request: &pb::TxnRequest, path: &Path) -
         let response = match &op.request {
             Some(Request::RequestRange(range)) => Response::ResponseRange(writer.keyspace().range(range)?),
             Some(Request::RequestPut(request)) => Response::ResponsePut(put(writer, request)?),
-            Some(Request::RequestDeleteRange(request)) => {
-                Response::ResponseDeleteRange(delete_range(writer, request)?)
-            }
+            Some(Request::RequestDeleteRange(request)) => Response::ResponseDeleteRange(delete_range(writer, request)?),
             Some(Request::RequestTxn(txn)) => {
                 let path = nested.next().expect("decide() made one path for each nested txn");
                 Response::ResponseTxn(execute(writer, txn, path)?)

@@ -16,8 +16,8 @@
 
 use std::ops::Bound;
 
-use super::write::version_bytes;
 use super::head;
+use super::write::version_bytes;
 use crate::engine::{Direction, Family, Read, Span};
 use crate::keys::{self, ChangeRecord};
 use crate::overlay::Overlay;

@@ -4,7 +4,7 @@ use super::{KeyRange, Keyspace, change_at};
 use crate::effects::{Event, EventKind, RevisionEvents};
 use crate::engine::{Direction, Family, Span};
 use crate::keys::{self, ChangeRecord, Previous};
-use crate::types::{Fault, Failure, Rejection, Revision};
+use crate::types::{Failure, Fault, Rejection, Revision};
 
 /// A piece of history. `next` is the first main revision that it does not cover.
 #[derive(Clone, Debug, PartialEq)]

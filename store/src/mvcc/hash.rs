@@ -12,7 +12,7 @@ use prost::Message;
 use super::{KeyRange, Keyspace, head};
 use crate::engine::{Direction, Family, Span};
 use crate::keys::{self, ChangeRecord};
-use crate::types::{Fault, Failure, Rejection, Revision};
+use crate::types::{Failure, Fault, Rejection, Revision};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyspaceHash {

@@ -161,9 +161,7 @@ pub(crate) fn key_value(read: &dyn Read, key: &Bytes, head: HeadRecord, want: Wa
     let value = match (head.value, want) {
         (_, Want::WithoutValue) | (HeadValue::Deleted, Want::Everything) => Bytes::new(),
         (HeadValue::Inline(value), Want::Everything) => value,
-        (HeadValue::Elsewhere { .. }, Want::Everything) => {
-            change_at(read, head.modified)?.value.unwrap_or_default()
-        }
+        (HeadValue::Elsewhere { .. }, Want::Everything) => change_at(read, head.modified)?.value.unwrap_or_default(),
     };
     Ok(KeyValue {
         key: key.clone(),

@@ -13,7 +13,7 @@ use quorate_proto::mvccpb::KeyValue;
 use super::{KeyRange, Keyspace, Want};
 use crate::engine::{Direction, Family};
 use crate::keys::HeadRecord;
-use crate::types::{Fault, Failure, Rejection};
+use crate::types::{Failure, Fault, Rejection};
 use pb::range_request::{SortOrder, SortTarget};
 
 /// What can be said of a request without looking at any state.

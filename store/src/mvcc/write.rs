@@ -10,7 +10,9 @@ use quorate_proto::mvccpb::KeyValue;
 use super::{Buckets, KeyRange, Keyspace, Want, head, key_value};
 use crate::effects::{Event, EventKind, RevisionEvents};
 use crate::engine::{Direction, Family, Read};
-use crate::keys::{self, ChangeRecord, HeadRecord, HeadValue, INLINE_VALUE_BYTES_MAX, Previous, VERSION_OVERHEAD_BYTES};
+use crate::keys::{
+    self, ChangeRecord, HeadRecord, HeadValue, INLINE_VALUE_BYTES_MAX, Previous, VERSION_OVERHEAD_BYTES,
+};
 use crate::overlay::Overlay;
 use crate::types::{Fault, Revision};
 

@@ -161,7 +161,9 @@ impl Generator {
                 Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
             }
             8 => Command::Alarm(self.alarm()),
-            9 => Command::ClusterVersionSet(log::ClusterVersionSet { version: self.chance.pick(&["3.6.0", "3.7.0"]).into() }),
+            9 => Command::ClusterVersionSet(log::ClusterVersionSet {
+                version: self.chance.pick(&["3.6.0", "3.7.0"]).into(),
+            }),
             10 => {
                 let (id, name) = (self.chance.within(1, 5) as u64, self.chance.pick(&["one", "two"]).to_owned());
                 let client_urls = vec![format!("http://{name}:2379")];

@@ -14,12 +14,20 @@ pub(crate) struct History {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
     /// Entries applied together. `probe` decides what is read afterwards.
-    Group { probe: u64, entries: Vec<Load> },
+    Group {
+        probe: u64,
+        entries: Vec<Load>,
+    },
     /// One step of the physical compaction.
-    Walk { probe: u64, entries_max: u64 },
+    Walk {
+        probe: u64,
+        entries_max: u64,
+    },
     Flush,
     /// Everything since the last flush is lost; the entries are applied again, grouped by `split`.
-    Crash { split: u64 },
+    Crash {
+        split: u64,
+    },
 }
 
 /// One entry.

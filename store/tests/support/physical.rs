@@ -34,7 +34,8 @@ pub(crate) fn at_rest(store: &Store, model: &Model) -> Result<Vec<Rows>, String>
 
     let mut attached = BTreeSet::new();
     for id in model.leases.keys() {
-        attached.extend(model.lease_keys(*id).into_iter().map(|key| (keys::lease_attachment_key(*id, &key), Bytes::new())));
+        attached
+            .extend(model.lease_keys(*id).into_iter().map(|key| (keys::lease_attachment_key(*id, &key), Bytes::new())));
     }
     same(|| "lease keys".into(), &rows(&view, Family::LeaseKeys)?, &attached.into_iter().collect())?;
     bytes(store, model)?;

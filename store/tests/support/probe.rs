@@ -51,7 +51,12 @@ pub(crate) fn everything(store: &Store, model: &Model) -> Verdict {
     let (from, until) = all_keys();
     around(store, model)?;
     for revision in model.compacted - 1..=model.revision + 1 {
-        let request = pb::RangeRequest { key: Bytes::from_static(b"\0"), range_end: until.clone(), revision, ..Default::default() };
+        let request = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            range_end: until.clone(),
+            revision,
+            ..Default::default()
+        };
         range(&view, model, &request)?;
         range(&view, model, &pb::RangeRequest { limit: 2, ..request.clone() })?;
         count(&view, model, b"a\0", b"c", revision)?;

@@ -119,11 +119,7 @@ fn put(words: &Words) -> pb::PutRequest {
 }
 
 fn delete(words: &Words) -> pb::DeleteRangeRequest {
-    pb::DeleteRangeRequest {
-        key: words.bytes("key"),
-        range_end: words.bytes("end"),
-        prev_kv: words.has("prev_kv"),
-    }
+    pb::DeleteRangeRequest { key: words.bytes("key"), range_end: words.bytes("end"), prev_kv: words.has("prev_kv") }
 }
 
 fn range(words: &Words) -> pb::RangeRequest {

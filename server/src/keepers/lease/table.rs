@@ -134,7 +134,9 @@ impl Table {
     /// An expiry ended and the lease is still there, to be looked at again at `next`; in the meantime it is as good as
     /// any other, unless it is `in_doubt`.
     pub(super) fn survived(&mut self, id: i64, next: Instant, in_doubt: bool) {
-        if self.leads && let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.expiring) {
+        if self.leads
+            && let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.expiring)
+        {
             lease.expiring = in_doubt;
             self.look_at(id, next);
         }

@@ -132,7 +132,8 @@ impl Model {
             self.open = 0;
             self.revision += 1;
             let all = [(Bytes::new(), Bytes::from_static(b"\0"))];
-            let events = self.events(self.revision, self.revision, &all).expect("the newest revision is never compacted");
+            let events =
+                self.events(self.revision, self.revision, &all).expect("the newest revision is never compacted");
             self.effects.revisions.extend(events);
         }
     }

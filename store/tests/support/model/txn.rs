@@ -83,7 +83,9 @@ impl Model {
                 Op::Plain(Request::RequestRange(range)) => ResponseRange(self.range(range)?),
                 Op::Plain(Request::RequestPut(put)) => ResponsePut(self.put(put)?),
                 Op::Plain(Request::RequestDeleteRange(delete)) => ResponseDeleteRange(self.delete_range(delete)),
-                Op::Plain(Request::RequestTxn(_)) | Op::Nothing => unreachable!("a txn is an Op::Txn, nothing is refused"),
+                Op::Plain(Request::RequestTxn(_)) | Op::Nothing => {
+                    unreachable!("a txn is an Op::Txn, nothing is refused")
+                }
             };
             responses.push(pb::ResponseOp { response: Some(response) });
         }
