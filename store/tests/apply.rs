@@ -1,5 +1,7 @@
 //! Apply, hazard by hazard: each of these has cost somebody a cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::log::proposal::Command;
 use quorate_store::engine::Family;

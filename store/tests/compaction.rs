@@ -1,5 +1,7 @@
 //! Compaction: what it must forget, what it must keep, and that no crash in it is ever seen.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use quorate_proto::log::proposal::Command;
 use quorate_store::engine::Family;
 use quorate_store::{Failure, KeyspaceHash, Rejection};

@@ -3,6 +3,8 @@
 //!
 //! `HOSTILE_ROUNDS` says how many rounds of each kind.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use prost::Message;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::log::{self, proposal::Command};

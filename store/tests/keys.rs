@@ -2,6 +2,8 @@
 //!
 //! A change of a line of bytes below is a new disk format: give it a number, and a way to read the old one.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_store::engine::Family;

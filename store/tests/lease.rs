@@ -1,5 +1,7 @@
 //! Leases in apply: what they hold, and how it goes.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use bytes::Bytes;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::log::proposal::Command;

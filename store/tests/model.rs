@@ -5,6 +5,8 @@
 //! to begin. A history that fails is made small and printed as a script; put into `tests/regressions/`, it is replayed
 //! for ever.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};

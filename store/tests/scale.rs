@@ -1,5 +1,7 @@
 //! Many keys and many versions: counts are exact, and reads look at few rows. Work is counted in rows, not in time.
 
+#![allow(clippy::unwrap_used, reason = "a test says by it what it takes for granted")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

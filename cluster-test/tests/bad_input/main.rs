@@ -3,6 +3,8 @@
 //! Every case goes to real etcd and to ours; code and text of the answers are compared. What differs for a reason stands
 //! in `EXPLAINED`, with the reason.
 
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
 mod cases;
 mod garbage;
 mod send;

@@ -1,6 +1,6 @@
 //! A type config, a codec and a state machine in memory, for openraft's suite only.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -24,32 +24,23 @@ openraft::declare_raft_types!(
 /// A membership as JSON: openraft's own type has no such form without its `serde` feature.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Wire {
-    configs: Vec<std::collections::BTreeSet<u64>>,
-    nodes: std::collections::BTreeSet<u64>,
+    configs: Vec<BTreeSet<u64>>,
+    nodes: BTreeSet<u64>,
 }
 
 impl Wire {
-    fn of(membership: &openraft::Membership<u64, ()>) -> Self {
+    fn of(membership: &Membership<u64, ()>) -> Self {
         let nodes = membership.nodes().map(|(id, ())| *id).collect();
         Self { configs: membership.get_joint_config().clone(), nodes }
     }
 
-    fn membership(self) -> openraft::Membership<u64, ()> {
-        let nodes: std::collections::BTreeMap<u64, ()> = self.nodes.into_iter().map(|id| (id, ())).collect();
-        openraft::Membership::new(self.configs, nodes).unwrap()
+    fn membership(self) -> Membership<u64, ()> {
+        let nodes: BTreeMap<u64, ()> = self.nodes.into_iter().map(|id| (id, ())).collect();
+        Membership::new(self.configs, nodes).unwrap()
     }
 }
 
 pub(super) struct Codec;
-
-fn put_ids(out: &mut BytesMut, ids: BTreeSet<u64>) {
-    out.put_u64(ids.len() as u64);
-    ids.into_iter().for_each(|id| out.put_u64(id));
-}
-
-fn get_ids(body: &mut Bytes) -> BTreeSet<u64> {
-    (0..body.get_u64()).map(|_| body.get_u64()).collect()
-}
 
 impl EntryCodec<Types> for Codec {
     fn encode(entry: &openraft::alias::EntryOf<Types>, out: &mut BytesMut) {
