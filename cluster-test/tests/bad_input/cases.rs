@@ -276,7 +276,6 @@ impl Run {
         self.case("hashkv: future", path, pb::HashKvRequest { revision: HUGE }).await;
         self.case("hashkv: negative", path, pb::HashKvRequest { revision: -3 }).await;
         let path = "/etcdserverpb.Maintenance/Alarm";
-        self.case("alarm: unknown action", path, pb::AlarmRequest { action: 9, member_id: 1, alarm: 1 }).await;
         self.case("alarm: get unknown", path, pb::AlarmRequest { action: 0, member_id: 0, alarm: 77 }).await;
         self.case("alarm: activate none", path, pb::AlarmRequest { action: 1, member_id: 0, alarm: 0 }).await;
         self.case("alarm: deactivate what is not", path, pb::AlarmRequest { action: 2, member_id: 9, alarm: 1 }).await;
@@ -370,6 +369,15 @@ impl Run {
         let code = answer.map_or_else(|status| format!("{:?}", status.code()), |_| "ok".into());
         self.answers.push(("an unknown method".into(), code));
     }
+}
+
+/// An alarm request of no known action: real etcd answers nil, panics in its header, and is gone.
+pub async fn alarm_of_unknown_action(url: &str) -> Result<()> {
+    let sender = Sender::connect(url).await?;
+    let alarm = pb::AlarmRequest { action: 9, member_id: 1, alarm: 1 };
+    sender.send("/etcdserverpb.Maintenance/Alarm", alarm).await.context("ask for no known action")?;
+    ensure!(line(sender.send("/etcdserverpb.KV/Range", range()).await) == "ok", "the member does not answer any more");
+    Ok(())
 }
 
 /// The delete empties the range that the put then wants to keep something of.

@@ -14,7 +14,8 @@ use cluster_test::cluster::{Member, Options};
 use cluster_test::programs;
 
 /// Cases in which ours answers otherwise, and why.
-const EXPLAINED: &[(&str, &str)] = &[];
+const EXPLAINED: &[(&str, &str)] =
+    &[("watch: progress at once", "a request for progress is always answered, also on a stream without watchers")];
 
 /// What a member may have grown by after all of it.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
@@ -56,6 +57,12 @@ fn every_refusal_is_etcds() -> Result<()> {
 fn the_request_that_ends_etcd_is_refused_and_changes_nothing() -> Result<()> {
     let ours = Member::start(programs::quorate()?, &Options::quick())?;
     runtime().block_on(cases::fatal_to_etcd(&ours.url()))
+}
+
+#[test]
+fn an_alarm_of_unknown_action_does_not_end_the_member_as_it_ends_etcd() -> Result<()> {
+    let ours = Member::start(programs::quorate()?, &Options::quick())?;
+    runtime().block_on(cases::alarm_of_unknown_action(&ours.url()))
 }
 
 #[test]

@@ -218,8 +218,8 @@ impl Generator {
     }
 
     fn txn(&mut self, depth: u64) -> pb::TxnRequest {
-        let mut txn = pb::TxnRequest::default();
-        txn.compare = (0..self.chance.below(3)).map(|_| self.compare()).collect();
+        let compare = (0..self.chance.below(3)).map(|_| self.compare()).collect();
+        let mut txn = pb::TxnRequest { compare, ..Default::default() };
         for branch in [&mut txn.success, &mut txn.failure] {
             let ops = self.chance.below(4);
             branch.extend((0..ops).map(|_| self.op(depth)));

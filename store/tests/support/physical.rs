@@ -62,7 +62,7 @@ fn versions(view: &StoreView, model: &Model, kept: &[&Change]) -> Verdict {
         found.push((at, ChangeRecord::decode(record).map_err(fault)?));
     }
     let changes: Vec<Change> = found.iter().map(|(at, record)| change(*at, record)).collect();
-    same(|| "revisions".into(), &changes, &kept.iter().map(|change| Change::clone(change)).collect())?;
+    same(|| "revisions".into(), &changes, &kept.iter().copied().cloned().collect())?;
     for (at, record) in &found {
         let before = model.changes.iter().rev().find(|change| change.key == record.key && change.at < *at);
         let expected = before.map(|before| (before.at, before.value.as_ref().map_or(0, Bytes::len) as u32));

@@ -40,12 +40,13 @@ impl Model {
     }
 
     fn alarms_let_pass(&self, command: &Command) -> Result<(), Rejection> {
-        let data = match command {
-            Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compaction(_) => true,
-            Command::LeaseGrant(_) | Command::LeaseRevoke(_) => true,
-            Command::LeaseExpire(_) | Command::LeaseCheckpoint(_) => true,
-            _ => false,
-        };
+        let kv =
+            matches!(command, Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compaction(_));
+        let lease = matches!(
+            command,
+            Command::LeaseGrant(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) | Command::LeaseCheckpoint(_)
+        );
+        let data = kv || lease;
         let space = match command {
             Command::Put(_) | Command::LeaseGrant(_) => true,
             Command::Txn(txn) => puts_anything(txn),
