@@ -73,7 +73,7 @@ impl Mask {
             if of_lease && line.starts_with("\"TTL\" : ") {
                 line = "\"TTL\" : <left>".to_owned();
             }
-            lines.push(self.number_leases(&line));
+            lines.push(self.number_leases(&attached_keys_sorted(&line)));
         }
         if !lines.is_empty() {
             lines.push(String::new());
@@ -89,7 +89,7 @@ impl Mask {
                     Ok(id) if text.len() > HEX_DIGITS_MAX => Some(id),
                     _ => i64::from_str_radix(text, 16).ok(),
                 };
-                let Some(id) = id else { return text.to_owned() };
+                let Some(id) = id.filter(|id| *id != 0) else { return text.to_owned() };
                 let next = self.leases.len() + 1;
                 format!("<lease {}>", self.leases.entry(id).or_insert(next))
             })
@@ -126,6 +126,17 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 
 fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a pattern of this file")
+}
+
+/// etcd gives a lease's keys in the order of a Go map, that is in none.
+fn attached_keys_sorted(line: &str) -> String {
+    static KEYS: LazyLock<Regex> = LazyLock::new(|| regex(r"attached keys\(\[(.*)\]\)"));
+    KEYS.replace(line, |found: &Captures<'_>| {
+        let mut keys: Vec<&str> = found[1].split(' ').collect();
+        keys.sort_unstable();
+        format!("attached keys([{}])", keys.join(" "))
+    })
+    .into_owned()
 }
 
 /// What etcdctl logs on standard error: of these JSON lines, what the server had a part in.

@@ -14,7 +14,7 @@ wait_for() {
 start() {
     local name=$1
     shift
-    "$@" >"$name.out" 2>&1 &
+    "$@" <&0 >"$name.out" 2>&1 &
     eval "pid_$name=$!"
 }
 
@@ -39,6 +39,23 @@ finished() {
 stop() {
     eval "kill -TERM \$pid_$1"
     finished "$1"
+}
+
+# end NAME: SIGTERM to a watch, and on when the member has let go of it; what it printed has been shown.
+end() {
+    eval "kill -TERM \$pid_$1; wait \$pid_$1" 2>/dev/null
+    watching 0
+}
+
+# watching COUNT: until the member has so many watches.
+watching() {
+    wait_for "[ \"\$(watches)\" = $1 ]"
+}
+watches() {
+    exec 3<>"/dev/tcp/${ENDPOINT%:*}/${ENDPOINT#*:}"
+    printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+    sed -n 's/^etcd_debugging_mvcc_watcher_total \([0-9]*\).*/\1/p' <&3
+    exec 3>&-
 }
 
 # hex: standard input as hexadecimal digits in one line, for what is binary.

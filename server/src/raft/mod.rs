@@ -226,14 +226,15 @@ impl Raft {
     }
 
     pub fn status(&self) -> RaftStatus {
-        let metrics = self.0.core.metrics();
-        let metrics = metrics.borrow_watched();
+        // Who leads is reported apart, and before the rest: whoever is woken by it must find it.
+        let (server, metrics) = (self.0.core.server_metrics(), self.0.core.metrics());
+        let (server, metrics) = (server.borrow_watched(), metrics.borrow_watched());
         let index = |log_id: &Option<types::LogId>| log_id.as_ref().map_or(0, |id| types::position(id).index);
         RaftStatus {
-            term: metrics.current_term,
-            leader: metrics.current_leader,
-            is_leader: metrics.state == ServerState::Leader,
-            is_learner: metrics.state == ServerState::Learner,
+            term: server.vote.leader_id.term,
+            leader: server.current_leader,
+            is_leader: server.state == ServerState::Leader,
+            is_learner: server.state == ServerState::Learner,
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),
             committed_index: index(&metrics.cluster_committed),
             applied_index: self.0.progress.applied.borrow().index,
