@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint bench clean
+.PHONY: help setup build run test lint clean
 
 export CARGO_TARGET_DIR := $(or $(QUORATE_TARGET),$(CURDIR)/target/make)
 export QUORATE_BIN := $(CARGO_TARGET_DIR)/release
@@ -31,9 +31,10 @@ help: ## Lists the targets
 setup: ## Installs by apt what is missing (C++ compiler, libclang, git); nothing otherwise
 	@scripts/setup
 
-build: setup ## Builds quorate, quoratectl and cluster-test into target/make/release
+build: setup ## Builds quorate (also linked as etcd), quoratectl and cluster-test into target/make/release
 	@$(rocksdb)
 	cargo build --release --workspace --locked
+	ln -sf quorate "$$QUORATE_BIN/etcd"
 
 run: build ## Starts a single member on 127.0.0.1:2379 with its data in ./default.etcd (DATA=dir, ARGS="--more flags")
 	@exec "$$QUORATE_BIN/quorate" --data-dir "$(DATA)" $(ARGS)
@@ -49,13 +50,6 @@ test: ## Runs everything: unit, model and cluster tests against real etcd, then 
 lint: setup ## Clippy (warnings are errors) and the format check
 	@$(rocksdb)
 	$(lint)
-
-bench: ## Compares with real etcd on this machine (ARGS="..." goes to cluster-test bench)
-	@scripts/setup test
-	$(rocksdb)
-	$(etcd)
-	cargo build --release --workspace --locked
-	exec "$$QUORATE_BIN/cluster-test" bench $(ARGS)
 
 clean: ## Removes what make built here; the RocksDB and etcd of ~/.cache/quorate stay
 	@cargo clean
