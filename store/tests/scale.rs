@@ -140,7 +140,7 @@ fn key(chance: &mut Chance) -> String {
 /// Mostly creations at first, mostly deletions later.
 fn commands(chance: &mut Chance, live: &mut BTreeMap<Bytes, ()>, round: u64) -> Vec<Command> {
     let mut commands = Vec::new();
-    for _ in 0..60 {
+    for _ in 0..120 {
         if chance.below(100) >= round / 2 {
             let key = key(chance);
             live.insert(bytes(&key), ());

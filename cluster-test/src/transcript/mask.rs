@@ -112,7 +112,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#""DBSize(InUse)?" : \d+"#, r#""DBSize${1}" : <size>"#),
         // endpoint status: version, storage version | two sizes, percentage | quota, leader, learner | term, two indexes
         (
-            r"^(127\.0\.0\.1:2379, <member>, [^,]*, [^,]*), [^,]*B, [^,]*B, -?\d+%, ([^,]*, \w+, \w+), \d+, \d+, \d+,",
+            r"^((?:http://)?127\.0\.0\.1:2379, <member>, [^,]*, [^,]*), [^,]*B, [^,]*B, -?\d+%, ([^,]*, \w+, \w+), \d+, \d+, \d+,",
             "$1, <size>, <size>, <size>, $2, <term>, <index>, <index>,",
         ),
         (r#"took( = |":"| )[\d.]+[nµm]?s"#, "took$1<took>"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_store::LeaseRecord;
 use tokio::time::Instant;
 
-use super::table::{Due, Table};
+use super::super::table::{Due, Table};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
