@@ -3,6 +3,7 @@
 //! ```text
 //!  programs    where quorate, etcd, etcdctl and the Go programs are
 //!  cluster     starts, kills and restarts members in directories of their own
+//!  same        a client program on real etcd and on ours: the same lines
 //!  transcript  golden scripts: shell lines, and what they print
 //! ```
 //!
@@ -12,4 +13,5 @@
 pub mod cluster;
 pub mod kill;
 pub mod programs;
+pub mod same;
 pub mod transcript;

@@ -9,9 +9,9 @@ use axum::response::Response;
 use quorate_proto::etcdserverpb::AlarmType;
 use quorate_store::{Effects, EventKind, LeaseEffect};
 
-use crate::config::Config;
+use crate::config::{Config, ETCD_VERSION};
 use crate::raft::SyncStats;
-use crate::rpc::{ETCD_VERSION, Services};
+use crate::rpc::Services;
 use crate::telemetry::Metrics;
 
 /// A group of entries that takes longer than this to apply is counted as slow (etcd's number).

@@ -10,7 +10,7 @@ use quorate_store::engine::{RocksEngine, RocksSettings};
 use quorate_store::{Effects, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AutoCompaction, ClusterState, Config, Url};
+use crate::config::{AutoCompaction, ClusterState, Config, ETCD_STORAGE_VERSION, Url};
 use crate::directory::DataDirectory;
 use crate::history::StoreHistory;
 use crate::http::{self, Connections};
@@ -18,7 +18,7 @@ use crate::keepers::{CompactionMode, Leases, keep_compacted};
 use crate::node::{Consistency, MemberIdentity, Node, NodeSettings, cluster_id, member_id};
 use crate::observe::{count_applied, count_effects, count_sync};
 use crate::raft::{Raft, RaftHooks, RaftSettings};
-use crate::rpc::{self, ETCD_STORAGE_VERSION, ServiceOptions, Services};
+use crate::rpc::{self, ServiceOptions, Services};
 use crate::telemetry::Metrics;
 use crate::watch::Hub;
 
@@ -209,7 +209,7 @@ fn service_options(config: &Config) -> ServiceOptions {
         txn_ops_max: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
         request_bytes_max: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
         watch_progress_interval: config.watch_progress_notify_interval,
-        quota_bytes_flag: config.quota_backend_bytes,
+        quota_bytes: config.quota_backend_bytes,
         bcrypt_cost: config.bcrypt_cost,
     }
 }

@@ -7,7 +7,7 @@ use quorate_proto::etcdserverpb as pb;
 
 use crate::engine::{Direction, Family, Read, Span};
 use crate::overlay::Overlay;
-use crate::types::{Fault, Rejection};
+use crate::types::Fault;
 use pb::alarm_request::AlarmAction;
 use pb::{AlarmMember, AlarmType};
 
@@ -47,26 +47,22 @@ impl Alarms {
     }
 
     /// Answers what changed, as etcd does; and whether anything did.
-    pub(crate) fn apply(
-        &mut self,
-        overlay: &mut Overlay<'_>,
-        request: &pb::AlarmRequest,
-    ) -> Result<(Vec<AlarmMember>, bool), Rejection> {
+    pub(crate) fn apply(&mut self, overlay: &mut Overlay<'_>, request: &pb::AlarmRequest) -> (Vec<AlarmMember>, bool) {
         let member = AlarmMember { member_id: request.member_id, alarm: request.alarm };
         let key = (request.member_id, request.alarm);
         match AlarmAction::try_from(request.action) {
-            Ok(AlarmAction::Get) => Ok((self.list_number(request.alarm), false)),
-            Ok(AlarmAction::Activate) if request.alarm == AlarmType::None as i32 => Ok((Vec::new(), false)),
+            Ok(AlarmAction::Get) => (self.list_number(request.alarm), false),
+            Ok(AlarmAction::Activate) if request.alarm == AlarmType::None as i32 => (Vec::new(), false),
             Ok(AlarmAction::Activate) => {
                 let new = self.0.insert(key);
                 overlay.put(Family::Cluster, alarm_key(key), Bytes::new());
-                Ok((vec![member], new))
+                (vec![member], new)
             }
             Ok(AlarmAction::Deactivate) if self.0.remove(&key) => {
                 overlay.delete(Family::Cluster, alarm_key(key));
-                Ok((vec![member], true))
+                (vec![member], true)
             }
-            Ok(AlarmAction::Deactivate) | Err(_) => Ok((Vec::new(), false)),
+            Ok(AlarmAction::Deactivate) | Err(_) => (Vec::new(), false),
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::engine::{Direction, Family, Read, Span};
 use crate::keys::{self, LeaseRecord};
 use crate::overlay::Overlay;
-use crate::types::{Fault, LEASE_TTL_SECS_MAX, Rejection};
+use crate::types::{Failure, Fault, LEASE_TTL_SECS_MAX, Rejection};
 
 pub(crate) fn find(read: &dyn Read, id: i64) -> Result<Option<LeaseRecord>, Fault> {
     read.get(Family::Leases, &keys::lease_key(id))?.map(|record| LeaseRecord::decode(&record)).transpose()
@@ -40,20 +40,20 @@ pub(crate) fn attached(read: &dyn Read, id: i64) -> Result<Vec<Bytes>, Fault> {
 }
 
 /// `ttl_secs` was clamped at the door to what the election time-out asks for; here it is only kept positive.
-pub(crate) fn grant(overlay: &mut Overlay<'_>, id: i64, ttl_secs: i64) -> Result<Result<i64, Rejection>, Fault> {
+pub(crate) fn grant(overlay: &mut Overlay<'_>, id: i64, ttl_secs: i64) -> Result<i64, Failure> {
     if id == 0 {
-        return Ok(Err(Rejection::LeaseNotFound));
+        return Err(Rejection::LeaseNotFound.into());
     }
     if ttl_secs > LEASE_TTL_SECS_MAX {
-        return Ok(Err(Rejection::LeaseTtlTooLarge));
+        return Err(Rejection::LeaseTtlTooLarge.into());
     }
     if find(overlay, id)?.is_some() {
-        return Ok(Err(Rejection::LeaseExists));
+        return Err(Rejection::LeaseExists.into());
     }
     let ttl_secs = ttl_secs.max(1);
     let record = LeaseRecord { ttl_secs, remaining_ttl_secs: 0 };
     overlay.put(Family::Leases, keys::lease_key(id), record.encode());
-    Ok(Ok(ttl_secs))
+    Ok(ttl_secs)
 }
 
 pub(crate) fn checkpoint(overlay: &mut Overlay<'_>, id: i64, remaining_ttl_secs: i64) -> Result<bool, Fault> {

@@ -108,8 +108,6 @@ pub enum Rejection {
 
     #[error("etcdserver: member not found")]
     MemberNotFound,
-    #[error("etcdserver: invalid cluster version")]
-    ClusterVersionInvalid,
 }
 
 /// What ends this member. The chain reads as a sentence, outermost first.

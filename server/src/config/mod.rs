@@ -45,7 +45,7 @@ pub use self::{
     gates::{FeatureGates, GATES, Gate, GateStage},
     table::FLAGS,
     url::{Scheme, Url},
-    version::{ETCD_CLUSTER_VERSION, ETCD_VERSION, GIT_SHA, QUORATE_VERSION},
+    version::{ETCD_CLUSTER_VERSION, ETCD_STORAGE_VERSION, ETCD_VERSION, GIT_SHA, QUORATE_VERSION},
 };
 
 /// What the process is to do.

@@ -2,6 +2,8 @@
 
 /// What clients are told: a plain X.Y.Z, for they parse it.
 pub const ETCD_VERSION: &str = "3.7.3";
+/// As the cluster and the storage version are shown in full.
+pub const ETCD_STORAGE_VERSION: &str = "3.7.0";
 /// The cluster version that members of this build agree on.
 pub const ETCD_CLUSTER_VERSION: &str = "3.7";
 pub const QUORATE_VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -20,9 +20,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tonic::service::Routes;
 
+use crate::config::{ETCD_STORAGE_VERSION, ETCD_VERSION};
 use crate::node::Node;
 use crate::observe::count_requests;
-use crate::rpc::{ETCD_STORAGE_VERSION, ETCD_VERSION};
 use crate::telemetry::Metrics;
 
 pub use listen::{Connections, Listener, bind};

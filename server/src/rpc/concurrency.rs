@@ -359,7 +359,7 @@ pub(super) mod tests {
                 txn_ops_max: 128,
                 request_bytes_max: 1 << 20,
                 watch_progress_interval: Duration::from_secs(600),
-                quota_bytes_flag: 0,
+                quota_bytes: 0,
                 bcrypt_cost: 4,
             };
             let services = Services { node, leases, hub, options, shutdown: CancellationToken::new() };

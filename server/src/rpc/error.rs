@@ -64,6 +64,5 @@ fn rejection_code(rejection: &Rejection) -> Code {
         | Rejection::RoleNotGranted
         | Rejection::PermissionNotGranted
         | Rejection::AuthNotEnabled => Code::FailedPrecondition,
-        Rejection::ClusterVersionInvalid => Code::Unknown,
     }
 }

@@ -10,14 +10,12 @@ use tonic::{Request, Response, Status};
 
 use super::cluster::not_capable;
 use super::error::{failure, status};
-use super::{ETCD_STORAGE_VERSION, ETCD_VERSION, Services, snapshot};
+use super::{Services, snapshot};
+use crate::config::{ETCD_STORAGE_VERSION, ETCD_VERSION};
 use crate::identity::Identity;
 use crate::node::{Consistency, RequestError};
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
-
-/// What `dbSizeQuota` shows where the flag was not given.
-const QUOTA_BYTES_DEFAULT: i64 = 2 << 30;
 
 pub(super) struct MaintenanceService(pub(super) Services);
 
@@ -69,7 +67,6 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             errors.push("etcdserver: no leader".to_owned());
         }
         errors.extend(reader.alarms(pb::AlarmType::None).iter().map(alarm_text));
-        let quota = self.0.options.quota_bytes_flag;
         let header = node.header(reader.revision());
         let (bytes, raft_term) = (reader.logical_bytes(), header.raft_term);
         Ok(Response::new(pb::StatusResponse {
@@ -85,7 +82,7 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             db_size_in_use: bytes,
             is_learner: raft.is_learner,
             storage_version: ETCD_STORAGE_VERSION.into(),
-            db_size_quota: if quota == 0 { QUOTA_BYTES_DEFAULT } else { quota },
+            db_size_quota: self.0.options.quota_bytes,
             downgrade_info: Some(pb::DowngradeInfo::default()),
         }))
     }

@@ -31,11 +31,6 @@ use watch::{HeaderSource, OpenDoor, WatchOptions, WatchService};
 /// What etcd allows a message beyond `--max-request-bytes`.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 
-/// etcd's version that we answer as: clients switch features on by it.
-pub const ETCD_VERSION: &str = "3.7.3";
-/// As `clusterVersion` and `storageVersion` show it.
-pub const ETCD_STORAGE_VERSION: &str = "3.7.0";
-
 /// What the services share.
 #[derive(Clone)]
 pub struct Services {
@@ -55,8 +50,8 @@ pub struct ServiceOptions {
     pub request_bytes_max: usize,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: std::time::Duration,
-    /// `--quota-backend-bytes` as given; 0 is the default, negative is off.
-    pub quota_bytes_flag: i64,
+    /// `--quota-backend-bytes`; negative is off.
+    pub quota_bytes: i64,
     /// `--bcrypt-cost`.
     pub bcrypt_cost: u32,
 }

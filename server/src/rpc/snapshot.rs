@@ -31,8 +31,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::ETCD_STORAGE_VERSION;
 use super::error::status;
+use crate::config::ETCD_STORAGE_VERSION;
 use crate::node::RequestError;
 
 const MAGIC: &[u8; 8] = b"QUORSNAP";

@@ -26,7 +26,7 @@ use futures::stream::BoxStream;
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message as _;
 use quorate_proto::etcdserverpb as pb;
-use quorate_store::KeyRange;
+use quorate_store::{KeyRange, Rejection};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::MESSAGE_OVERHEAD_BYTES;
 use crate::watch::wire::{self, Frames};
 use crate::watch::{End, Filters, Hub, Output, WatchCreate, WatchHandle, WatchStream};
 
@@ -81,14 +82,11 @@ pub struct WatchOptions {
     pub progress_interval: Duration,
 }
 
-/// etcd gives a message so much more than the request in it.
-const MESSAGE_OVERHEAD_BYTES: usize = 512 << 10;
 /// A shorter interval is taken for this one.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// Requests are small, and there may be ten thousand idle streams.
 const REQUEST_BUFFER_BYTES: usize = 256;
 
-const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 const PERMISSION_DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 
 #[derive(Clone)]
@@ -210,7 +208,7 @@ impl Caller {
     fn create(&self, request: pb::WatchCreateRequest) {
         let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
         if request.start_revision < 0 {
-            return self.handle.refuse(COMPACTED.to_owned());
+            return self.handle.refuse(Rejection::Compacted.to_string());
         }
         // What is authorised is what was sent; what it means is decided after.
         let allowed = self.service.door.authorize(&self.metadata, &self.extensions, &key, &request.range_end);

@@ -302,7 +302,7 @@ impl<'v> Group<'v> {
     }
 
     fn lease_grant(&mut self, request: &pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, Failure> {
-        let ttl = lease::grant(&mut self.overlay, request.id, request.ttl)??;
+        let ttl = lease::grant(&mut self.overlay, request.id, request.ttl)?;
         self.effects.leases.push(LeaseEffect::Granted { id: request.id, ttl_secs: ttl });
         Ok(pb::LeaseGrantResponse { header: Some(self.header()), id: request.id, ttl, error: String::new() })
     }
@@ -355,7 +355,7 @@ impl<'v> Group<'v> {
 
     fn alarm(&mut self, request: &pb::AlarmRequest) -> Result<Response, Failure> {
         let alarms = Arc::make_mut(&mut self.state.alarms);
-        let (alarms, changed) = alarms.apply(&mut self.overlay, request)?;
+        let (alarms, changed) = alarms.apply(&mut self.overlay, request);
         self.effects.alarms_changed |= changed;
         Ok(Response::Alarm(pb::AlarmResponse { header: Some(self.header()), alarms }))
     }

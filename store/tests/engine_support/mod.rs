@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+#[path = "../support/chance.rs"]
+mod chance;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
@@ -11,6 +14,9 @@ use quorate_store::engine::{
     Batch, Change, Direction, Engine, Family, MemoryEngine, Read, RocksEngine, RocksSettings, Span,
 };
 use tempfile::TempDir;
+
+#[allow(unused_imports, reason = "every test file uses a part of it")]
+pub(crate) use chance::{Chance, from_env};
 
 pub(crate) type Row = (Bytes, Bytes);
 pub(crate) type Model = BTreeMap<(Family, Bytes), Bytes>;
@@ -115,32 +121,10 @@ pub(crate) fn put(family: Family, key: impl Into<Bytes>, value: impl Into<Bytes>
     batch
 }
 
-/// splitmix64.
-pub(crate) struct Chance(pub(crate) u64);
-
+/// What chance makes for an engine.
 impl Chance {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    pub(crate) fn one_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len() as u64) as usize]
-    }
-
     pub(crate) fn family(&mut self) -> Family {
-        *self.pick(&Family::ALL)
+        self.pick(&Family::ALL)
     }
 
     pub(crate) fn direction(&mut self) -> Direction {
@@ -150,7 +134,7 @@ impl Chance {
     /// Up to three bytes out of five that sit at the edges: short keys meet often, and are prefixes of each other.
     pub(crate) fn key(&mut self) -> Bytes {
         let len = self.below(4);
-        (0..len).map(|_| *self.pick(&[0x00, 0x01, b'k', 0xfe, 0xff])).collect()
+        (0..len).map(|_| self.pick(&[0x00, 0x01, b'k', 0xfe, 0xff])).collect()
     }
 
     pub(crate) fn value(&mut self) -> Bytes {
@@ -184,10 +168,6 @@ impl Chance {
         }
         batch
     }
-}
-
-pub(crate) fn from_env(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
 pub(crate) fn scratch() -> (TempDir, PathBuf) {
