@@ -10,6 +10,7 @@
 //!      quorate_store             what it means
 //! ```
 
+mod bootstrap;
 pub mod config;
 pub mod directory;
 pub mod fault;
@@ -17,6 +18,7 @@ pub mod history;
 pub mod http;
 pub mod identity;
 pub mod keepers;
+pub mod net;
 pub mod node;
 mod observe;
 pub mod raft;

@@ -1,6 +1,5 @@
 //! One member, put together: directory, state, log, consensus, keepers, listeners; and taken apart again in order.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,14 @@ use quorate_store::engine::{RocksEngine, RocksSettings};
 use quorate_store::{Effects, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AutoCompaction, ClusterState, Config, ETCD_STORAGE_VERSION, Url};
+use crate::bootstrap::{Bootstrap, bootstrap, founders_of};
+use crate::config::{AutoCompaction, Config, ETCD_STORAGE_VERSION, Url};
 use crate::directory::DataDirectory;
 use crate::history::StoreHistory;
 use crate::http::{self, Connections};
 use crate::keepers::{CompactionMode, Leases, keep_compacted};
-use crate::node::{Consistency, MemberIdentity, Node, NodeSettings, cluster_id, member_id};
+use crate::net::Dial;
+use crate::node::{Consistency, MemberIdentity, Node, NodeSettings};
 use crate::observe::{count_applied, count_effects, count_sync};
 use crate::raft::{Raft, RaftHooks, RaftSettings};
 use crate::rpc::{self, ServiceOptions, Services};
@@ -26,30 +27,41 @@ use crate::watch::Hub;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may take to end when the member stops.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
-/// Until a member of a cluster of one leads; longer means that something is wrong.
-const LEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A member that finds no leader says so this often.
+const WAITING_SAID_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs a member until `stop` is cancelled.
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let directory = DataDirectory::open(&config.data_dir, config.wal_dir.as_deref())?;
+    let mut peer_listeners = Vec::new();
+    for url in &config.listen_peer_urls {
+        peer_listeners.push(http::bind(url, &config).await?);
+    }
+    // Clients go first, other members when leadership is handed over.
+    let (stop, stop_peers) = (stop.child_token(), CancellationToken::new());
     let member = Member::start(&config, &directory, stop.clone()).await?;
-    member.lead().await?;
-    member.publish(&config).await?;
-
+    let peers = Connections::for_peers(&config, stop_peers.clone());
+    for listener in peer_listeners {
+        peers.serve(listener, member.peer_router(&stop_peers));
+    }
+    let removed = member.raft.removed();
     let connections = Connections::new(&config, stop.clone());
-    member.listen(&config, &connections).await?;
-    tracing::info!(
-        member_id = format!("{:x}", member.services.node.identity().member_id),
-        cluster_id = format!("{:x}", member.services.node.identity().cluster_id),
-        name = config.name,
-        "ready to serve client requests"
-    );
-    stop.cancelled().await;
+    let served = tokio::select! {
+        served = member.serve(&config, &connections, &stop) => served,
+        () = removed.cancelled() => {
+            tracing::error!("stopping: the member has been permanently removed from the cluster");
+            Ok(())
+        }
+    };
     tracing::info!("stopping");
+    stop.cancel();
+    member.hand_over(config.election_timeout).await;
     connections.closed(CLOSE_PATIENCE).await;
     member.raft.shutdown().await;
+    stop_peers.cancel();
+    peers.closed(CLOSE_PATIENCE).await;
     tracing::info!("stopped");
-    Ok(())
+    served
 }
 
 struct Member {
@@ -60,29 +72,34 @@ struct Member {
 
 impl Member {
     async fn start(config: &Config, directory: &DataDirectory, stop: CancellationToken) -> anyhow::Result<Self> {
+        let dial = Dial::tcp();
         let known = directory.identity()?;
-        let identity = match &known {
-            Some(identity) => identity.clone(),
-            None => bootstrap_identity(config)?,
+        let Bootstrap { identity, founders } = match &known {
+            Some(identity) => Bootstrap { identity: identity.clone(), founders: founders_of(config, identity) },
+            None => bootstrap(config, &dial).await?,
         };
         let engine = RocksEngine::open(&directory.state(), &RocksSettings::default()).context("open the state")?;
         let store = Store::open(Arc::new(engine)).context("load the state")?;
         let reader = store.reader();
+        if reader.member_removed(identity.member_id) {
+            bail!("member {:x} has been permanently removed from the cluster", identity.member_id);
+        }
 
         let history = Arc::new(StoreHistory::new(reader.clone()));
         let hub = Hub::new(reader.revision(), reader.compacted(), history.clone(), history);
         let leases = Leases::load(&reader, config.election_timeout).context("load the leases")?;
         let metrics = Metrics::new(config.extensive_metrics);
         let hooks = hooks(&hub, &leases, &metrics);
-        let raft = Raft::start(raft_settings(config, directory, &identity), store, hooks).await?;
+        let raft = Raft::start(raft_settings(config, directory, &identity, dial), store, hooks).await?;
         if known.is_none() {
             // What is written first is found again: a crash in between leaves an identity without a cluster, and the
             // next start founds it.
             directory.save_identity(&identity)?;
         }
-        if !raft.is_initialized().await? {
-            let own: Vec<String> = config.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
-            raft.initialize(BTreeMap::from([(identity.member_id, own)])).await?;
+        if let Some(founders) = founders
+            && !raft.is_initialized().await?
+        {
+            raft.initialize(founders).await?;
         }
         let node = Node::start(identity, node_settings(config), raft.clone(), reader);
         tokio::spawn(leases.clone().keep(node.clone()));
@@ -92,19 +109,57 @@ impl Member {
         Ok(Self { raft, services, metrics })
     }
 
-    /// Waits until this member leads and has applied everything that was committed before.
-    async fn lead(&self) -> anyhow::Result<()> {
-        self.raft.elect_if_alone().await?;
-        let led = async {
-            loop {
-                match self.services.node.read_view(Consistency::Linearizable).await {
-                    Ok(_) => return,
-                    Err(error) => tracing::debug!(%error, "not leading yet"),
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+    fn peer_router(&self, stop: &CancellationToken) -> axum::Router {
+        http::peer_router(self.services.node.clone(), self.metrics.clone(), self.raft.peer_routes(stop.clone()))
+    }
+
+    /// Serves clients until `stop` is cancelled.
+    async fn serve(&self, config: &Config, connections: &Connections, stop: &CancellationToken) -> anyhow::Result<()> {
+        let ready = async {
+            self.raft.elect_if_alone().await?;
+            self.follow().await;
+            self.publish(config).await?;
+            self.listen(config, connections).await
         };
-        tokio::time::timeout(LEAD_TIMEOUT, led).await.context("wait for a leader")
+        tokio::select! {
+            ready = ready => ready?,
+            () = stop.cancelled() => return Ok(()),
+        }
+        let identity = self.services.node.identity();
+        tracing::info!(
+            member_id = format!("{:x}", identity.member_id),
+            cluster_id = format!("{:x}", identity.cluster_id),
+            name = config.name,
+            "ready to serve client requests"
+        );
+        stop.cancelled().await;
+        Ok(())
+    }
+
+    /// Waits until the cluster has a leader and this member has applied everything that was committed before.
+    async fn follow(&self) {
+        let mut said = tokio::time::Instant::now();
+        while let Err(error) = self.services.node.read_view(Consistency::Linearizable).await {
+            if said.elapsed() > WAITING_SAID_EVERY {
+                said = tokio::time::Instant::now();
+                tracing::warn!(%error, "waiting for a leader: is a majority of the members running, and can they reach each other?");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// A leader that stops lets another one take over first.
+    async fn hand_over(&self, patience: Duration) {
+        if !self.raft.status().is_leader {
+            return;
+        }
+        let Some(successor) = self.raft.best_successor() else { return };
+        match tokio::time::timeout(patience, self.raft.transfer_leader(successor)).await {
+            Ok(Ok(())) => tracing::info!(to = format!("{successor:x}"), "handed leadership over"),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(to = format!("{successor:x}"), "leadership was not taken over in time")
+            }
+        }
     }
 
     /// Tells the cluster what only the member itself knows.
@@ -145,28 +200,6 @@ impl Member {
     }
 }
 
-fn bootstrap_identity(config: &Config) -> anyhow::Result<MemberIdentity> {
-    if config.initial_cluster_state == ClusterState::Existing {
-        bail!("--initial-cluster-state=existing: joining a cluster is not served by this release");
-    }
-    if config.initial_cluster.len() != 1 {
-        bail!(
-            "--initial-cluster names {} members: clusters of several members are not served by this release",
-            config.initial_cluster.len()
-        );
-    }
-    config.verify_bootstrap(&crate::config::resolve).map_err(anyhow::Error::msg)?;
-    let ids: Vec<u64> = config
-        .initial_cluster
-        .values()
-        .map(|urls| {
-            let urls: Vec<String> = urls.iter().map(Url::to_string).collect();
-            member_id(&urls, &config.initial_cluster_token, None)
-        })
-        .collect();
-    Ok(MemberIdentity { cluster_id: cluster_id(&ids), member_id: ids[0], name: config.name.clone() })
-}
-
 fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
     let (hub, leases) = (hub.clone(), leases.clone());
     let (effects_of, applied_by, synced_by) = (metrics.clone(), metrics.clone(), metrics.clone());
@@ -181,8 +214,11 @@ fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
     }
 }
 
-fn raft_settings(config: &Config, directory: &DataDirectory, identity: &MemberIdentity) -> RaftSettings {
+fn raft_settings(config: &Config, directory: &DataDirectory, identity: &MemberIdentity, dial: Dial) -> RaftSettings {
     RaftSettings {
+        cluster_id: identity.cluster_id,
+        dial,
+        request_timeout: REQUEST_TIMEOUT + 2 * config.election_timeout,
         member_id: identity.member_id,
         log_directory: directory.log(),
         heartbeat_interval: config.heartbeat_interval,

@@ -92,6 +92,11 @@ impl Reader {
         self.state().cluster.members.values().cloned().collect()
     }
 
+    /// Every id that was ever removed, in order.
+    pub fn removed_members(&self) -> Vec<u64> {
+        self.state().cluster.removed.iter().copied().collect()
+    }
+
     pub fn member_removed(&self, id: u64) -> bool {
         self.state().cluster.removed.contains(&id)
     }

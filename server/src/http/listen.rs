@@ -23,6 +23,8 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// What all streams of a connection may send ahead.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// What one stream may hold ready for a client that does not read: a thousand stalled watches must not hold hundreds of megabytes.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
 /// Connections not yet accepted that the kernel keeps.
 const BACKLOG: u32 = 1_024;
 /// After an accept that failed for want of something (file descriptors, memory).
@@ -81,14 +83,24 @@ pub struct Connections {
 }
 
 impl Connections {
+    /// For clients.
     pub fn new(config: &Config, stop: CancellationToken) -> Self {
+        let (interval, timeout) = (config.grpc_keepalive_interval, config.grpc_keepalive_timeout);
+        Self::with(interval, timeout, config.max_concurrent_streams, stop)
+    }
+
+    /// For other members: one that is silent for an election time-out is gone.
+    pub fn for_peers(config: &Config, stop: CancellationToken) -> Self {
+        Self::with(config.election_timeout / 2, config.election_timeout / 2, u32::MAX, stop)
+    }
+
+    fn with(keepalive: Duration, timeout: Duration, streams_max: u32, stop: CancellationToken) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        let keepalive = config.grpc_keepalive_interval;
-        let timeout = config.grpc_keepalive_timeout;
         builder
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(config.max_concurrent_streams)
+            .max_concurrent_streams(streams_max)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
             .max_header_list_size(HEADER_BYTES_MAX)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -43,6 +43,12 @@ pub fn client_router(node: Node, metrics: Arc<Metrics>, services: Routes) -> Rou
         .merge(own)
 }
 
+/// What a peer port serves: the other members, and the version for whoever looks.
+pub fn peer_router(node: Node, metrics: Arc<Metrics>, peers: Routes) -> Router {
+    let shared = Shared { node, metrics };
+    peers.into_axum_router().merge(Router::new().route("/version", get(version)).with_state(shared))
+}
+
 /// What `--listen-metrics-urls` serve.
 pub fn metrics_router(node: Node, metrics: Arc<Metrics>) -> Router {
     probes().with_state(Shared { node, metrics })

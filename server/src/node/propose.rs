@@ -98,7 +98,7 @@ fn answer(replies: Vec<Reply>, outcome: Result<Vec<Answer>, WriteFailure>) {
             let error = match failure {
                 WriteFailure::NotLeader { leader: None } => RequestError::NoLeader,
                 WriteFailure::NotLeader { leader: Some(_) } => RequestError::NotLeader,
-                WriteFailure::Discarded => RequestError::LeaderChanged,
+                WriteFailure::Unknown => RequestError::LeaderChanged,
                 WriteFailure::Stopped => RequestError::Stopped,
             };
             for (reply, _admitted) in replies {

@@ -27,6 +27,9 @@ pub(crate) type Publish = Arc<dyn Fn(&Effects) + Send + Sync>;
 /// Told how many entries were applied in how long; for metrics.
 pub(crate) type OnApplied = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
+/// Told the term of the last entry of a group that was applied and answered.
+pub(crate) type OnTerm = Box<dyn FnMut(u64) + Send>;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompactionPace {
     /// `--compaction-batch-limit`: log entries looked at in one step.
@@ -67,13 +70,14 @@ impl Applier {
         store: Store,
         publish: Publish,
         on_applied: OnApplied,
+        on_term: OnTerm,
         pace: CompactionPace,
     ) -> std::io::Result<(Self, Progress)> {
         let (groups, queue) = channel();
         let (applied, applied_seen) = watch::channel(store.applied());
         let progress = Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
         let (compaction, flush_due) = (progress.compaction.clone(), progress.flush_due.clone());
-        let thread = Thread { store, publish, on_applied, applied, compaction, flush_due, replay_bytes: 0 };
+        let thread = Thread { store, publish, on_applied, on_term, applied, compaction, flush_due, replay_bytes: 0 };
         std::thread::Builder::new().name("apply".into()).spawn(move || thread.run(&queue, pace))?;
         Ok((Self { groups }, progress))
     }
@@ -91,6 +95,7 @@ struct Thread {
     store: Store,
     publish: Publish,
     on_applied: OnApplied,
+    on_term: OnTerm,
     applied: watch::Sender<LogPosition>,
     compaction: Arc<Notify>,
     flush_due: Arc<Notify>,
@@ -133,6 +138,8 @@ impl Thread {
                 respond(answers);
             }
         }
+        // After those that are answered: what is left of earlier terms by now is lost.
+        (self.on_term)(self.store.applied().term);
         let _ = group.done.send(());
         (self.on_applied)(entries.len(), started.elapsed());
         self.count_replay(&entries);

@@ -1,4 +1,5 @@
-//! Log entries as bytes: one byte for the kind, then the payload as it is. A batch is not looked into.
+//! Log entries as bytes: one byte for the kind, then, for a batch, who proposed it (member and number, big-endian), then
+//! the payload as it is. A batch is not looked into.
 
 use std::io;
 
@@ -11,11 +12,13 @@ use quorate_proto::log as wire;
 use quorate_store::LogPosition;
 
 use super::log::{EntryCodec, RawLeader};
-use super::types::{Entry, LogId, Request, TypeConfig, decode, encode};
+use super::types::{Entry, LogId, Origin, Request, TypeConfig, decode, encode};
 
 const BLANK: u8 = 0;
 const BATCH: u8 = 1;
 const MEMBERSHIP: u8 = 2;
+const PROPOSED_BATCH: u8 = 3;
+const ORIGIN_BYTES: usize = 16;
 
 pub(crate) struct Codec;
 
@@ -23,10 +26,12 @@ impl EntryCodec<TypeConfig> for Codec {
     fn encode(entry: &Entry, out: &mut BytesMut) {
         match &entry.payload {
             EntryPayload::Blank => out.put_u8(BLANK),
-            EntryPayload::Normal(request) => {
-                out.reserve(1 + request.0.len());
-                out.put_u8(BATCH);
-                out.put_slice(&request.0);
+            EntryPayload::Normal(Request { origin, batch }) => {
+                out.reserve(1 + ORIGIN_BYTES + batch.len());
+                out.put_u8(PROPOSED_BATCH);
+                out.put_u64(origin.member);
+                out.put_u64(origin.sequence);
+                out.put_slice(batch);
             }
             EntryPayload::Membership(membership) => {
                 out.put_u8(MEMBERSHIP);
@@ -42,7 +47,12 @@ impl EntryCodec<TypeConfig> for Codec {
         }
         let payload = match body.get_u8() {
             BLANK => EntryPayload::Blank,
-            BATCH => EntryPayload::Normal(Request(body)),
+            // As written before there were several members.
+            BATCH => EntryPayload::Normal(Request { origin: Origin::default(), batch: body }),
+            PROPOSED_BATCH if body.len() >= ORIGIN_BYTES => {
+                let origin = Origin { member: body.get_u64(), sequence: body.get_u64() };
+                EntryPayload::Normal(Request { origin, batch: body })
+            }
             MEMBERSHIP => {
                 let wire = wire::RaftMembership::decode(body).map_err(io::Error::other)?;
                 EntryPayload::Membership(decode(wire).map_err(io::Error::other)?)

@@ -13,8 +13,9 @@ use quorate_store::{Payload, Reader};
 use super::applier::{Applier, Task};
 use super::codec::Codec;
 use super::log::LogStore;
+use super::proposals::Pending;
 use super::types::{
-    LogId, SnapshotMeta as Meta, StoredMembership, TypeConfig, decode_membership, log_id_or_none, position,
+    LogId, Request, SnapshotMeta as Meta, StoredMembership, TypeConfig, decode_membership, log_id_or_none, position,
     store_membership,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct SnapshotSource {
 
 pub(crate) struct Machine {
     applier: Applier,
+    pending: Pending,
     builder: Builder,
 }
 
@@ -43,8 +45,8 @@ pub(crate) struct Builder {
 }
 
 impl Machine {
-    pub(crate) fn new(applier: Applier, reader: Reader, log: LogStore<TypeConfig, Codec>) -> Self {
-        Self { applier, builder: Builder { reader, log } }
+    pub(crate) fn new(applier: Applier, pending: Pending, reader: Reader, log: LogStore<TypeConfig, Codec>) -> Self {
+        Self { applier, pending, builder: Builder { reader, log } }
     }
 }
 
@@ -97,7 +99,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while let Some(next) = entries.next().await {
-            let (task, size) = task(next?);
+            let (task, size) = self.task(next?);
             group.push(task);
             bytes += size;
             if group.len() == GROUP_ENTRIES_MAX || bytes >= GROUP_BYTES_MAX {
@@ -125,17 +127,26 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-fn task((entry, responder): EntryResponder<TypeConfig>) -> (Task, usize) {
-    let at = position(&entry.log_id);
-    let (payload, size) = match entry.payload {
-        EntryPayload::Blank => (Payload::Blank, 0),
-        EntryPayload::Normal(request) => {
-            let size = request.0.len();
-            (Payload::Batch(request.0), size)
-        }
-        EntryPayload::Membership(membership) => (Payload::Membership(store_membership(at, &membership)), 0),
-    };
-    let respond = responder
-        .map(|responder| -> Box<dyn FnOnce(Vec<_>) + Send> { Box::new(move |answers| responder.send(answers)) });
-    (Task { entry: quorate_store::Entry { position: at, payload }, respond }, size)
+impl Machine {
+    /// An entry as the apply thread takes it. Who waits for a batch is known by its origin, whoever appended it; openraft's
+    /// own responders are for changes of membership.
+    fn task(&self, (entry, responder): EntryResponder<TypeConfig>) -> (Task, usize) {
+        let at = position(&entry.log_id);
+        let (payload, size) = match entry.payload {
+            EntryPayload::Blank => (Payload::Blank, 0),
+            EntryPayload::Normal(Request { origin, batch }) => {
+                let size = batch.len();
+                let respond = self
+                    .pending
+                    .applied(origin)
+                    .map(|reply| -> Box<dyn FnOnce(Vec<_>) + Send> { Box::new(move |answers| reply(Ok(answers))) });
+                let entry = quorate_store::Entry { position: at, payload: Payload::Batch(batch) };
+                return (Task { entry, respond }, size);
+            }
+            EntryPayload::Membership(membership) => (Payload::Membership(store_membership(at, &membership)), 0),
+        };
+        let respond = responder
+            .map(|responder| -> Box<dyn FnOnce(Vec<_>) + Send> { Box::new(move |answers| responder.send(answers)) });
+        (Task { entry: quorate_store::Entry { position: at, payload }, respond }, size)
+    }
 }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!            submit ─▶ openraft core ─▶ log (fdatasync on its own thread)
-//!                          │  committed
-//!                          ▼
-//!                     machine ─▶ applier (apply thread) ─▶ publish ─▶ answers
+//!              │           │       └──▶ peers ═══▶ other members
+//!              │           │ committed
+//!              ▼           ▼
+//!          proposals    machine ─▶ applier (apply thread) ─▶ publish ─▶ answers
 //! ```
 //!
 //! Settings that keep it safe, and are not flags: pre-vote on, no resumption of leadership after a restart, no reads on
@@ -15,28 +16,38 @@ mod applier;
 mod codec;
 pub mod log;
 mod machine;
+mod members;
 mod peers;
+mod proposals;
+mod reads;
+mod submit;
 mod types;
+mod vigil;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
-use openraft::{Config, ReadPolicy, ServerState, SnapshotPolicy};
-use quorate_store::{Answer, Effects, LogPosition, Store};
+use openraft::{Config, ServerState, SnapshotPolicy};
+use quorate_store::{Effects, LogPosition, Reader, Store};
+use rand::RngExt;
+use tokio_util::sync::CancellationToken;
 
 use crate::fault;
+use crate::net::Dial;
 use applier::{Applier, CompactionPace, Progress};
 use codec::Codec;
 use log::{LogOptions, LogStore, LogThreads, RaftLog, StdFs};
 use machine::Machine;
-use types::{MemberId, Peer, Reply, Request, TypeConfig};
+use peers::{Links, PeerService, Peers, guarded};
+use proposals::{Pending, Proposal};
+use types::{MemberId, Peer, TypeConfig};
 
 pub use log::SyncStats;
+pub use members::{ChangeFailure, MemberChange, PeerChannel};
+pub use peers::{Identify, ask_cluster};
 
 /// How long a snapshot may take on its way; a large state over a slow link takes minutes.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -44,7 +55,12 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 const CORE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 pub struct RaftSettings {
+    pub cluster_id: u64,
     pub member_id: u64,
+    /// How other members are reached.
+    pub dial: Dial,
+    /// After which a request is given up for which no leader is found.
+    pub request_timeout: Duration,
     /// Directory of the log's segments.
     pub log_directory: PathBuf,
     /// `--heartbeat-interval`.
@@ -100,10 +116,10 @@ impl RaftSettings {
 /// Why an entry was not applied, as far as the proposer can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteFailure {
-    /// Not appended.
+    /// Not appended, and will not be.
     NotLeader { leader: Option<u64> },
-    /// Appended here and dropped for another leader's entries; may still be committed by somebody.
-    Discarded,
+    /// May have been applied, and may still be.
+    Unknown,
     /// The member stops; unknown.
     Stopped,
 }
@@ -135,11 +151,25 @@ pub struct RaftStatus {
 pub struct Raft(Arc<Inner>);
 
 struct Inner {
+    cluster_id: u64,
     id: MemberId,
-    core: openraft::Raft<TypeConfig, Machine>,
+    core: Core,
     progress: Progress,
+    pending: Pending,
+    /// Bounded by the admission in front of every proposal.
+    retries: tokio::sync::mpsc::UnboundedSender<Proposal>,
+    links: Links,
+    reader: Reader,
+    request_timeout: Duration,
+    election_timeout: Duration,
+    /// Cancelled when other members say that this one was removed.
+    removed: CancellationToken,
+    /// Members of other clusters that were refused; each is logged once.
+    strangers: Mutex<BTreeSet<(u64, u64)>>,
     threads: Mutex<Option<LogThreads>>,
 }
+
+type Core = openraft::Raft<TypeConfig, Machine>;
 
 impl Raft {
     /// Opens the log, replays what is committed and not yet in the state, and takes part in elections.
@@ -151,15 +181,69 @@ impl Raft {
         }
         let pace =
             CompactionPace { entries_per_step: settings.compaction_entries_per_step, pause: settings.compaction_pause };
-        let (applier, progress) = Applier::start(store, hooks.publish, hooks.on_applied, pace)?;
-        let machine = Machine::new(applier, reader, log.clone());
+        let pending = Pending::new(settings.member_id, rand::rng().random());
+        let (retries, proposals) = tokio::sync::mpsc::unbounded_channel();
+        let (settled, lost) = (pending.clone(), retries.clone());
+        let on_term = Box::new(move |term| {
+            for proposal in settled.settle(term) {
+                // Nobody is there to take it only when the member stops.
+                let _ = lost.send(proposal);
+            }
+        });
+        let (applier, progress) = Applier::start(store, hooks.publish, hooks.on_applied, on_term, pace)?;
+        let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
         let config = Arc::new(settings.config().validate()?);
-        let core = openraft::Raft::new(settings.member_id, config, peers::Peers, log, machine).await?;
-        let threads = Mutex::new(Some(threads));
-        let raft = Self(Arc::new(Inner { id: settings.member_id, core, progress, threads }));
+        let removed = CancellationToken::new();
+        let links = Links::new(
+            settings.cluster_id,
+            settings.member_id,
+            settings.dial.clone(),
+            settings.election_timeout,
+            removed.clone(),
+        );
+        let peers = Peers { links: links.clone(), member_id: settings.member_id, stall: 2 * settings.election_timeout };
+        let core = openraft::Raft::new(settings.member_id, config, peers, log, machine).await?;
+        let raft = Self(Arc::new(Inner {
+            cluster_id: settings.cluster_id,
+            id: settings.member_id,
+            core,
+            progress,
+            pending,
+            retries,
+            links,
+            reader,
+            request_timeout: settings.request_timeout,
+            election_timeout: settings.election_timeout,
+            removed,
+            strangers: Mutex::default(),
+            threads: Mutex::new(Some(threads)),
+        }));
         tokio::spawn(look_after_core(Arc::downgrade(&raft.0)));
         tokio::spawn(flush_when_due(Arc::downgrade(&raft.0), raft.0.progress.flush_due.clone()));
+        tokio::spawn(submit::resubmit(Arc::downgrade(&raft.0), proposals));
+        tokio::spawn(submit::sweep(Arc::downgrade(&raft.0)));
+        tokio::spawn(vigil::keep(Arc::downgrade(&raft.0)));
         Ok(raft)
+    }
+
+    /// What other members ask on the peer port. Ends with `stop`.
+    pub fn peer_routes(&self, stop: CancellationToken) -> tonic::service::Routes {
+        let service = PeerService { raft: self.clone(), stop };
+        tonic::service::Routes::new(guarded(self, service.into_server()))
+    }
+
+    /// Cancelled when this member was told that it is no member any more.
+    pub fn removed(&self) -> CancellationToken {
+        self.0.removed.clone()
+    }
+
+    /// Cluster and member.
+    fn ids(&self) -> (u64, MemberId) {
+        (self.0.cluster_id, self.0.id)
+    }
+
+    fn core(&self) -> &Core {
+        &self.0.core
     }
 
     /// Whether this member has ever been part of a cluster.
@@ -170,7 +254,13 @@ impl Raft {
     /// Makes a new cluster of `members` (id -> peer URLs). Every first member does it, with the same members.
     pub async fn initialize(&self, members: BTreeMap<u64, Vec<String>>) -> anyhow::Result<()> {
         let members: BTreeMap<_, _> = members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
-        Ok(self.0.core.initialize(members).await?)
+        self.0.core.initialize(members).await?;
+        // It is reported a moment later, and looked for by whoever comes next.
+        let mut metrics = self.0.core.metrics();
+        while metrics.borrow_watched().membership_config.voter_ids().next().is_none() {
+            metrics.changed().await?;
+        }
+        Ok(())
     }
 
     /// Elects without waiting for a time-out: there is nobody else to wait for in a cluster of one.
@@ -178,46 +268,6 @@ impl Raft {
         if self.0.core.voter_ids().eq([self.0.id]) {
             self.0.core.trigger().elect(false).await?;
         }
-        Ok(())
-    }
-
-    /// Appends an entry. `reply` is called once, on the apply thread or where the entry was given up.
-    pub async fn submit(&self, entry: Bytes, reply: impl FnOnce(Result<Vec<Answer>, WriteFailure>) + Send + 'static) {
-        let reply = Once::new(reply);
-        let on_complete = reply.clone();
-        let responder = Reply(Box::new(move |result: openraft::raft::ClientWriteResult<TypeConfig>| {
-            on_complete.call(match result {
-                Ok(response) => Ok(response.data),
-                Err(ClientWriteError::ForwardToLeader(forward)) => {
-                    Err(WriteFailure::NotLeader { leader: forward.leader_id })
-                }
-                Err(_) => Err(WriteFailure::Discarded),
-            });
-        }));
-        if self.0.core.client_write_ff(Request(entry), Some(responder)).await.is_err() {
-            reply.call(Err(WriteFailure::Stopped));
-        }
-    }
-
-    /// Confirms with a quorum that this member leads. Answers the index of the last entry committed before, or of the
-    /// leader's first own one.
-    pub async fn confirm_leadership(&self) -> Result<u64, ReadFailure> {
-        let linearizer = match self.0.core.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => linearizer,
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                return Err(ReadFailure::NotLeader { leader: forward.leader_id });
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => return Err(ReadFailure::NoQuorum),
-            Err(RaftError::Fatal(_)) => return Err(ReadFailure::Stopped),
-        };
-        Ok(types::position(linearizer.read_log_id().log_id()).index)
-    }
-
-    /// Confirms with a quorum that this member leads, and waits until everything committed before is applied.
-    pub async fn read_index(&self) -> Result<(), ReadFailure> {
-        let wanted = self.confirm_leadership().await?;
-        let mut applied = self.0.progress.applied.clone();
-        applied.wait_for(|applied| applied.index >= wanted).await.map_err(|_| ReadFailure::Stopped)?;
         Ok(())
     }
 
@@ -314,30 +364,6 @@ async fn flush_when_due(raft: std::sync::Weak<Inner>, due: Arc<tokio::sync::Noti
         let Some(raft) = raft.upgrade() else { return };
         if raft.core.trigger().snapshot().await.is_err() {
             return;
-        }
-    }
-}
-
-type Call<T> = Box<dyn FnOnce(T) + Send>;
-
-/// A reply that two sides hold, and the first of them gives.
-struct Once<T>(Arc<Mutex<Option<Call<T>>>>);
-
-impl<T> Clone for Once<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Once<T> {
-    fn new(call: impl FnOnce(T) + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::new(call)))))
-    }
-
-    fn call(&self, value: T) {
-        let call = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(call) = call {
-            call(value);
         }
     }
 }

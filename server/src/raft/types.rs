@@ -45,13 +45,23 @@ pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfi
 pub(crate) type Membership = openraft::Membership<MemberId, Peer>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 
+/// Who proposed a batch, and the number by which it knows it again; zeros for nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) member: MemberId,
+    pub(crate) sequence: u64,
+}
+
 /// An encoded [`wire::Batch`]: what every member applies, byte for byte.
 #[derive(Clone)]
-pub(crate) struct Request(pub(crate) Bytes);
+pub(crate) struct Request {
+    pub(crate) origin: Origin,
+    pub(crate) batch: Bytes,
+}
 
 impl fmt::Debug for Request {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Request({} bytes)", self.0.len())
+        write!(out, "Request({} bytes)", self.batch.len())
     }
 }
 
@@ -67,12 +77,22 @@ pub(crate) struct Peer {
     pub(crate) peer_urls: Vec<String>,
 }
 
-/// Who waits for an answer of openraft: a closure, called where the answer arises.
-pub(crate) struct Reply<T>(pub(crate) Box<dyn FnOnce(T) + Send>);
+/// Who waits for openraft: closures, called where the answer arises.
+pub(crate) struct Reply<T> {
+    /// Called once the entry is committed.
+    pub(crate) on_commit: Option<Box<dyn FnOnce() + Send>>,
+    pub(crate) on_complete: Box<dyn FnOnce(T) + Send>,
+}
 
 impl<T: Send + 'static> openraft::raft::responder::Responder<TypeConfig, T> for Reply<T> {
+    fn on_commit(&mut self, _: LogId) {
+        if let Some(on_commit) = self.on_commit.take() {
+            on_commit();
+        }
+    }
+
     fn on_complete(self, result: T) {
-        (self.0)(result);
+        (self.on_complete)(result);
     }
 }
 

@@ -333,6 +333,9 @@ pub(super) mod tests {
                 on_sync: Arc::new(|_| {}),
             };
             let settings = RaftSettings {
+                cluster_id: 7,
+                dial: crate::net::Dial::tcp(),
+                request_timeout: Duration::from_secs(7),
                 member_id: MEMBER_ID,
                 log_directory: directory.path().join("log"),
                 heartbeat_interval: ELECTION_TIMEOUT / 10,
@@ -359,7 +362,7 @@ pub(super) mod tests {
                 txn_ops_max: 128,
                 request_bytes_max: 1 << 20,
                 watch_progress_interval: Duration::from_secs(600),
-                quota_bytes: 0,
+                quota_bytes: 2 << 30,
                 bcrypt_cost: 4,
             };
             let services = Services { node, leases, hub, options, shutdown: CancellationToken::new() };

@@ -1,0 +1,224 @@
+//! Who votes, who learns, who was removed; and the changes of it, one member at a time.
+//!
+//! A change is one entry, and takes effect with it: from one set of voters to another that differs by one, any two majorities
+//! meet (Raft dissertation, 4.1). openraft allows the next one only when the last is committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, EntryPayload, Membership};
+use quorate_proto::etcdserverpb::Member;
+use quorate_proto::peer as pb;
+
+use super::Raft;
+use super::peers::{Link, within};
+use super::types::{self, MemberId, Peer, TypeConfig};
+use pb::change_members_answer::Outcome;
+
+/// A learner may vote once it has this share of the leader's log (etcd's threshold).
+const READY_PERCENT: u64 = 90;
+
+/// One member more, less, or elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    Add { id: u64, peer_urls: Vec<String>, is_learner: bool },
+    Promote { id: u64 },
+    Remove { id: u64 },
+    Update { id: u64, peer_urls: Vec<String> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeFailure {
+    /// Nothing was changed.
+    #[error("no leader takes the change")]
+    NotLeader { leader: Option<u64> },
+    /// Nothing was changed: another change is under way, or this one makes no sense.
+    #[error("{0}")]
+    Refused(String),
+    /// A learner that is to be promoted lacks too much of the log.
+    #[error("the learner is not in sync with the leader")]
+    NotReady,
+    /// May have been changed, and may still be.
+    #[error("not known to be committed")]
+    Unknown,
+}
+
+impl Raft {
+    /// Voters and learners as Raft has them, with what they said of themselves.
+    pub fn members(&self) -> Vec<Member> {
+        self.0.reader.members()
+    }
+
+    pub(super) fn removed_ids(&self) -> Vec<u64> {
+        self.0.reader.removed_members()
+    }
+
+    pub(super) fn was_removed(&self, id: MemberId) -> bool {
+        self.0.reader.member_removed(id)
+    }
+
+    /// A member of another cluster has called.
+    pub(super) fn stranger(&self, id: u64, cluster: u64) {
+        let new = self.0.strangers.lock().unwrap_or_else(PoisonError::into_inner).insert((cluster, id));
+        if new {
+            tracing::warn!(
+                member = format!("{id:x}"),
+                cluster = format!("{cluster:x}"),
+                own_cluster = format!("{:x}", self.0.cluster_id),
+                "refused a member of another cluster: its --initial-cluster or --initial-cluster-token is not ours"
+            );
+        }
+    }
+
+    fn membership(&self) -> Arc<types::StoredMembership> {
+        self.0.core.server_metrics().borrow_watched().membership_config.clone()
+    }
+
+    pub(super) fn link_to(&self, id: MemberId) -> Option<Arc<Link>> {
+        let membership = self.membership();
+        membership.get_node(&id).map(|peer| self.0.links.to(id, &peer.peer_urls))
+    }
+
+    /// A gRPC channel to the leader, for questions that only it can answer; `None` when this member leads, or nobody does.
+    pub fn leader_channel(&self) -> Option<PeerChannel> {
+        let (leader, _) = self.leader_and_term().filter(|(leader, _)| *leader != self.0.id)?;
+        Some(self.link_to(leader)?.channel())
+    }
+
+    /// The vote that made `leader` the leader, if it is still taken for it here.
+    pub(super) fn vote_of_leader(&self, leader: MemberId) -> Option<openraft::alias::VoteOf<TypeConfig>> {
+        let metrics = self.0.core.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_leader == Some(leader)).then_some(metrics.vote)
+    }
+
+    /// Where this member stands among the voters without `dead`, highest id first; `None` for one that does not vote.
+    pub(super) fn rank_without(&self, dead: MemberId) -> Option<u32> {
+        let mut voters: Vec<MemberId> = self.membership().voter_ids().filter(|id| *id != dead).collect();
+        voters.sort_unstable_by(|a, b| b.cmp(a));
+        voters.iter().position(|id| *id == self.0.id).and_then(|rank| u32::try_from(rank).ok())
+    }
+
+    /// Changes the members, through whoever leads. Returns the index of the entry once it is committed.
+    pub async fn change_members(&self, change: MemberChange) -> Result<u64, ChangeFailure> {
+        let change = encode(change);
+        let outcome = match self.leader_and_term() {
+            None => return Err(ChangeFailure::NotLeader { leader: None }),
+            Some((leader, _)) if leader == self.0.id => Some(self.change_members_here(change).await),
+            Some((leader, _)) => {
+                let link = self.link_to(leader).ok_or(ChangeFailure::NotLeader { leader: None })?;
+                let request = pb::ChangeMembersRequest { change: Some(change) };
+                let answer = within(self.0.request_timeout, link.control().change_members(request)).await;
+                answer.map_err(|_| ChangeFailure::Unknown)?.outcome
+            }
+        };
+        match outcome {
+            Some(Outcome::Index(index)) => Ok(index),
+            Some(Outcome::NotLeader(pb::NotLeader { leader })) => {
+                Err(ChangeFailure::NotLeader { leader: (leader != 0).then_some(leader) })
+            }
+            Some(Outcome::Refused(reason)) => Err(ChangeFailure::Refused(reason)),
+            Some(Outcome::NotReady(_)) => Err(ChangeFailure::NotReady),
+            None => Err(ChangeFailure::Unknown),
+        }
+    }
+
+    /// As the leader.
+    pub(super) async fn change_members_here(&self, change: pb::change_members_request::Change) -> Outcome {
+        use pb::change_members_request::Change;
+        let current = self.membership();
+        let mut voters: BTreeSet<MemberId> = current.voter_ids().collect();
+        let mut nodes: BTreeMap<MemberId, Peer> = current.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
+        match change {
+            Change::AddVoter(pb::RaftPeer { id, peer_urls }) => {
+                voters.insert(id);
+                nodes.insert(id, Peer { peer_urls });
+            }
+            Change::AddLearner(pb::RaftPeer { id, peer_urls }) => {
+                nodes.insert(id, Peer { peer_urls });
+            }
+            Change::Promote(id) => {
+                if !self.is_ready(id) {
+                    return Outcome::NotReady(pb::NotReady {});
+                }
+                voters.insert(id);
+            }
+            Change::Remove(id) => {
+                voters.remove(&id);
+                nodes.remove(&id);
+            }
+            // What openraft takes for unsafe in general (two clusters under one id) is what an update is.
+            Change::Update(pb::RaftPeer { id, peer_urls }) => {
+                let nodes = BTreeMap::from([(id, Peer { peer_urls })]);
+                let changed = self.0.core.change_membership(ChangeMembers::SetNodes(nodes), true).await;
+                return outcome(changed);
+            }
+        }
+        match Membership::new(vec![voters], nodes) {
+            Ok(next) => outcome(self.0.core.append_membership(next, EntryPayload::Blank, []).await),
+            Err(error) => Outcome::Refused(error.to_string()),
+        }
+    }
+
+    fn is_ready(&self, id: MemberId) -> bool {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.map_or(0, |index| index + 1);
+        let replication = metrics.replication.as_ref();
+        let matching = replication.and_then(|peers| peers.get(&id).copied().flatten());
+        let matching = matching.map_or(0, |matching| types::position(&matching).index);
+        matching.saturating_mul(100) >= last.saturating_mul(READY_PERCENT)
+    }
+
+    /// Hands leadership over to `to`, which must be a voter. Returns when somebody else is seen to lead.
+    pub async fn transfer_leader(&self, to: u64) -> anyhow::Result<()> {
+        self.0.core.trigger().transfer_leader(to).await?;
+        let mut metrics = self.0.core.server_metrics();
+        loop {
+            if self.leader_and_term().is_some_and(|(leader, _)| leader != self.0.id) {
+                return Ok(());
+            }
+            metrics.changed().await?;
+        }
+    }
+
+    /// The voter other than this member that has most of the log; `None` when there is no other.
+    pub fn best_successor(&self) -> Option<u64> {
+        let voters: BTreeSet<MemberId> = self.membership().voter_ids().filter(|id| *id != self.0.id).collect();
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let matching = |id: &MemberId| replication.get(id).copied().flatten().map(|id| types::position(&id).index);
+        voters.into_iter().max_by_key(|id| matching(id))
+    }
+}
+
+/// A gRPC channel to another member that says who calls.
+pub type PeerChannel =
+    tonic::service::interceptor::InterceptedService<tonic::transport::Channel, super::peers::Identify>;
+
+fn encode(change: MemberChange) -> pb::change_members_request::Change {
+    use pb::change_members_request::Change;
+    match change {
+        MemberChange::Add { id, peer_urls, is_learner: false } => Change::AddVoter(pb::RaftPeer { id, peer_urls }),
+        MemberChange::Add { id, peer_urls, is_learner: true } => Change::AddLearner(pb::RaftPeer { id, peer_urls }),
+        MemberChange::Promote { id } => Change::Promote(id),
+        MemberChange::Remove { id } => Change::Remove(id),
+        MemberChange::Update { id, peer_urls } => Change::Update(pb::RaftPeer { id, peer_urls }),
+    }
+}
+
+type Changed =
+    Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+fn outcome(changed: Changed) -> Outcome {
+    match changed {
+        Ok(response) => Outcome::Index(types::position(&response.log_id).index),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+            Outcome::NotLeader(pb::NotLeader { leader: forward.leader_id.unwrap_or(0) })
+        }
+        Err(error) => Outcome::Refused(error.to_string()),
+    }
+}
