@@ -4,6 +4,7 @@
 //!  programs    where quorate, etcd, etcdctl and the Go programs are
 //!  cluster     starts, kills and restarts members in directories of their own
 //!  same        a client program on real etcd and on ours: the same lines
+//!  failover    the leader gone under load, and how long until another one serves
 //!  transcript  golden scripts: shell lines, and what they print
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! against real etcd as well; where the two are compared, real etcd is right.
 
 pub mod cluster;
+pub mod failover;
 pub mod kill;
 pub mod programs;
 pub mod same;

@@ -1,10 +1,13 @@
 //! `cluster-test`: how people reach the proving ground.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use cluster_test::failover::{self, FailoverOptions, How};
 use cluster_test::kill::{self, KillOptions, Summary};
 use cluster_test::programs;
 
@@ -29,6 +32,25 @@ enum Verb {
         /// Another server, for example the real etcd
         #[arg(long)]
         binary: Option<PathBuf>,
+    },
+    /// Takes the leader away under load, again and again: how long until a put succeeds, and is anything lost
+    Failover {
+        #[arg(long, default_value_t = 20)]
+        tries: usize,
+        #[arg(long, default_value_t = 3)]
+        members: usize,
+        /// What happens to the leader
+        #[arg(long, value_enum, default_value_t = How::Kill)]
+        by: How,
+        /// Puts a second
+        #[arg(long, default_value_t = 300)]
+        rate: u32,
+        /// Only this server; without it, real etcd and ours one after the other
+        #[arg(long)]
+        binary: Option<PathBuf>,
+        /// A flag for the members, as --arg=--election-timeout=500; may be repeated
+        #[arg(long = "arg", allow_hyphen_values = true)]
+        args: Vec<String>,
     },
 }
 
@@ -60,7 +82,41 @@ fn run(verb: Verb) -> Result<()> {
             print_line(&describe(&summary));
             Ok(())
         }
+        Verb::Failover { tries, members, by, rate, binary, args } => {
+            failover(&FailoverOptions { members, tries, how: by, rate, args }, binary)
+        }
     }
+}
+
+fn failover(options: &FailoverOptions, binary: Option<PathBuf>) -> Result<()> {
+    let programs = match binary {
+        Some(binary) => vec![binary],
+        None => vec![programs::etcd()?.to_owned(), programs::quorate()?.to_owned()],
+    };
+    for program in programs {
+        let mut show = |round: usize, gap: Duration| {
+            if std::io::stdout().is_terminal() {
+                print_line(&format!("{:>5}: {} ms", round + 1, gap.as_millis()));
+            }
+        };
+        let summary = failover::run(&program, options, &mut show)?;
+        print_line(&format!(
+            "{}: {} of {} leaders gone ({:?}); to the first put that succeeds: median {} ms, shortest {} ms, longest {} ms; \
+             {} puts acknowledged and found on all members, {} failed, {} of these at survivors; term +{}",
+            program.file_name().unwrap_or_default().to_string_lossy(),
+            summary.gaps.len(),
+            options.members,
+            options.how,
+            summary.gap(50).as_millis(),
+            summary.gap(0).as_millis(),
+            summary.gap(100).as_millis(),
+            summary.acknowledged,
+            summary.failed,
+            summary.failed_at_survivors,
+            summary.terms
+        ));
+    }
+    Ok(())
 }
 
 fn describe(summary: &Summary) -> String {

@@ -197,7 +197,17 @@ impl Member {
 
     /// Asks the member to stop (SIGTERM) and waits until it has.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        self.signal(Signal::TERM)?;
+        self.terminate()?;
+        self.wait_stopped()
+    }
+
+    /// Asks the member to stop and does not wait.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits until the member has stopped by itself.
+    pub fn wait_stopped(&mut self) -> Result<ExitStatus> {
         let running = self.running.as_mut().context("find the process")?;
         let until = Instant::now() + STOP_WITHIN;
         loop {
