@@ -110,7 +110,8 @@ impl Member {
     }
 
     fn peer_router(&self, stop: &CancellationToken) -> axum::Router {
-        http::peer_router(self.services.node.clone(), self.metrics.clone(), self.raft.peer_routes(stop.clone()))
+        let routes = rpc::peer_routes(&self.services, self.raft.peer_routes(stop.clone()));
+        http::peer_router(self.services.node.clone(), self.metrics.clone(), routes)
     }
 
     /// Serves clients until `stop` is cancelled.

@@ -5,20 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EntryPayload, Membership};
 use quorate_proto::etcdserverpb::Member;
 use quorate_proto::peer as pb;
+use tokio::time::Instant;
 
 use super::Raft;
 use super::peers::{Link, within};
 use super::types::{self, MemberId, Peer, TypeConfig};
 use pb::change_members_answer::Outcome;
+use pb::change_members_request::Change;
 
 /// A learner may vote once it has this share of the leader's log (etcd's threshold).
 const READY_PERCENT: u64 = 90;
+/// While another change is under way.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// One member more, less, or elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,9 +106,21 @@ impl Raft {
         voters.iter().position(|id| *id == self.0.id).and_then(|rank| u32::try_from(rank).ok())
     }
 
-    /// Changes the members, through whoever leads. Returns the index of the entry once it is committed.
-    pub async fn change_members(&self, change: MemberChange) -> Result<u64, ChangeFailure> {
-        let change = encode(change);
+    /// Changes the members, through whoever leads. Returns when the change is applied here.
+    pub async fn change_members(&self, change: MemberChange) -> Result<(), ChangeFailure> {
+        if change == (MemberChange::Remove { id: self.0.id })
+            && let Some(successor) = self.best_successor()
+        {
+            // A leader that is no member cannot see its own removal through.
+            let _ = tokio::time::timeout(self.0.election_timeout, self.transfer_leader(successor)).await;
+        }
+        let deadline = Instant::now() + self.0.request_timeout;
+        let index = self.change_through_leader(encode(change)).await?;
+        // What waits here is answered by the state, and the state does not hold it before.
+        self.wait_applied(index, deadline).await.map_err(|_| ChangeFailure::Unknown)
+    }
+
+    async fn change_through_leader(&self, change: Change) -> Result<u64, ChangeFailure> {
         let outcome = match self.leader_and_term() {
             None => return Err(ChangeFailure::NotLeader { leader: None }),
             Some((leader, _)) if leader == self.0.id => Some(self.change_members_here(change).await),
@@ -125,9 +142,24 @@ impl Raft {
         }
     }
 
-    /// As the leader.
-    pub(super) async fn change_members_here(&self, change: pb::change_members_request::Change) -> Outcome {
-        use pb::change_members_request::Change;
+    /// As the leader. Waits for a change that is under way.
+    pub(super) async fn change_members_here(&self, change: Change) -> Outcome {
+        let deadline = Instant::now() + self.0.request_timeout;
+        loop {
+            match self.change_once(change.clone()).await {
+                Err(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                )) if Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
+                Err(ClientWriteError::ForwardToLeader(forward)) => {
+                    return Outcome::NotLeader(pb::NotLeader { leader: forward.leader_id.unwrap_or(0) });
+                }
+                Err(error) => return Outcome::Refused(error.to_string()),
+                Ok(outcome) => return outcome,
+            }
+        }
+    }
+
+    async fn change_once(&self, change: Change) -> Result<Outcome, ClientWriteError<TypeConfig>> {
         let current = self.membership();
         let mut voters: BTreeSet<MemberId> = current.voter_ids().collect();
         let mut nodes: BTreeMap<MemberId, Peer> = current.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
@@ -141,7 +173,7 @@ impl Raft {
             }
             Change::Promote(id) => {
                 if !self.is_ready(id) {
-                    return Outcome::NotReady(pb::NotReady {});
+                    return Ok(Outcome::NotReady(pb::NotReady {}));
                 }
                 voters.insert(id);
             }
@@ -158,7 +190,7 @@ impl Raft {
         }
         match Membership::new(vec![voters], nodes) {
             Ok(next) => outcome(self.0.core.append_membership(next, EntryPayload::Blank, []).await),
-            Err(error) => Outcome::Refused(error.to_string()),
+            Err(error) => Ok(Outcome::Refused(error.to_string())),
         }
     }
 
@@ -199,8 +231,7 @@ impl Raft {
 pub type PeerChannel =
     tonic::service::interceptor::InterceptedService<tonic::transport::Channel, super::peers::Identify>;
 
-fn encode(change: MemberChange) -> pb::change_members_request::Change {
-    use pb::change_members_request::Change;
+fn encode(change: MemberChange) -> Change {
     match change {
         MemberChange::Add { id, peer_urls, is_learner: false } => Change::AddVoter(pb::RaftPeer { id, peer_urls }),
         MemberChange::Add { id, peer_urls, is_learner: true } => Change::AddLearner(pb::RaftPeer { id, peer_urls }),
@@ -213,12 +244,10 @@ fn encode(change: MemberChange) -> pb::change_members_request::Change {
 type Changed =
     Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
-fn outcome(changed: Changed) -> Outcome {
+fn outcome(changed: Changed) -> Result<Outcome, ClientWriteError<TypeConfig>> {
     match changed {
-        Ok(response) => Outcome::Index(types::position(&response.log_id).index),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-            Outcome::NotLeader(pb::NotLeader { leader: forward.leader_id.unwrap_or(0) })
-        }
-        Err(error) => Outcome::Refused(error.to_string()),
+        Ok(response) => Ok(Outcome::Index(types::position(&response.log_id).index)),
+        Err(RaftError::APIError(error)) => Err(error),
+        Err(RaftError::Fatal(fatal)) => Ok(Outcome::Refused(fatal.to_string())),
     }
 }

@@ -29,10 +29,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
+use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::{Config, ServerState, SnapshotPolicy};
 use quorate_store::{Effects, LogPosition, Reader, Store};
 use rand::RngExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::fault;
@@ -47,7 +48,7 @@ use types::{MemberId, Peer, TypeConfig};
 
 pub use log::SyncStats;
 pub use members::{ChangeFailure, MemberChange, PeerChannel};
-pub use peers::{Identify, ask_cluster};
+pub use peers::{Door, Identify, ask_cluster};
 
 /// How long a snapshot may take on its way; a large state over a slow link takes minutes.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
@@ -166,6 +167,8 @@ struct Inner {
     removed: CancellationToken,
     /// Members of other clusters that were refused; each is logged once.
     strangers: Mutex<BTreeSet<(u64, u64)>>,
+    /// When a leader was heard last.
+    heard: Mutex<Instant>,
     threads: Mutex<Option<LogThreads>>,
 }
 
@@ -216,6 +219,7 @@ impl Raft {
             election_timeout: settings.election_timeout,
             removed,
             strangers: Mutex::default(),
+            heard: Mutex::new(Instant::now()),
             threads: Mutex::new(Some(threads)),
         }));
         tokio::spawn(look_after_core(Arc::downgrade(&raft.0)));
@@ -230,6 +234,11 @@ impl Raft {
     pub fn peer_routes(&self, stop: CancellationToken) -> tonic::service::Routes {
         let service = PeerService { raft: self.clone(), stop };
         tonic::service::Routes::new(guarded(self, service.into_server()))
+    }
+
+    /// Puts the peer port's door before a service of another room.
+    pub fn guard<S>(&self, server: S) -> tonic::service::interceptor::InterceptedService<S, Door> {
+        guarded(self, server)
     }
 
     /// Cancelled when this member was told that it is no member any more.
@@ -271,6 +280,26 @@ impl Raft {
         Ok(())
     }
 
+    /// A leader has called.
+    fn leader_heard(&self) {
+        *self.0.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether whoever is taken for the leader gave sign of life within an election time-out; for the leader itself,
+    /// whether a quorum did. openraft names the last leader for as long as there is no other.
+    fn is_led(&self) -> bool {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let silence = if metrics.state == ServerState::Leader {
+            // None before the first answer, and for a leader that is alone.
+            let alone = metrics.membership_config.voter_ids().eq([self.0.id]);
+            metrics.last_quorum_acked.filter(|_| !alone).map_or(Duration::ZERO, |acked| acked.elapsed())
+        } else {
+            self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        };
+        silence <= self.0.election_timeout
+    }
+
     pub fn term(&self) -> u64 {
         self.0.core.server_metrics().borrow_watched().vote.leader_id.term
     }
@@ -282,7 +311,7 @@ impl Raft {
         let index = |log_id: &Option<types::LogId>| log_id.as_ref().map_or(0, |id| types::position(id).index);
         RaftStatus {
             term: server.vote.leader_id.term,
-            leader: server.current_leader,
+            leader: server.current_leader.filter(|_| self.is_led()),
             is_leader: server.state == ServerState::Leader,
             is_learner: server.state == ServerState::Learner,
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),

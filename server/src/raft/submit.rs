@@ -19,6 +19,8 @@ use super::{Inner, Raft, WriteFailure};
 
 /// Before a leader that did not take an entry is asked again, if no other has come up meanwhile.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks for a leader when nothing is reported.
+const LEADER_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Raft {
     /// Brings an encoded batch into the log, through whoever leads. `reply` is called once, on the apply thread or where
@@ -37,7 +39,8 @@ impl Raft {
     pub(super) fn leader_and_term(&self) -> Option<(MemberId, u64)> {
         let metrics = self.0.core.server_metrics();
         let metrics = metrics.borrow_watched();
-        metrics.current_leader.map(|leader| (leader, metrics.vote.leader_id.term))
+        let leader = metrics.current_leader.filter(|leader| *leader == self.0.id || self.is_led());
+        leader.map(|leader| (leader, metrics.vote.leader_id.term))
     }
 
     /// Waits for somebody to lead; `None` when nobody does by `deadline`.
@@ -47,7 +50,11 @@ impl Raft {
             if let Some(found) = self.leader_and_term() {
                 return Some(found);
             }
-            tokio::time::timeout_at(deadline, metrics.changed()).await.ok()?.ok()?;
+            // A leader that was silent for a while may also be heard again, which changes nothing that is reported.
+            let changed = tokio::time::timeout(LEADER_LOOK_INTERVAL, metrics.changed()).await;
+            if matches!(changed, Ok(Err(_))) || Instant::now() >= deadline {
+                return None;
+            }
         }
     }
 

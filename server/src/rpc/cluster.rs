@@ -1,8 +1,9 @@
-//! Cluster: who the members are. Changing them comes with clusters of several members; until then a change that etcd
-//! would refuse is refused as etcd does it, and any other with `not capable`.
+//! Cluster: who the members are, and who comes and goes.
 //!
 //! etcd's order: URLs that are none (only where a member is added), then too few started members (its strict check, on
 //! by default), then what the members themselves say.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use quorate_proto::etcdserverpb as pb;
 use quorate_store::Rejection;
@@ -11,7 +12,8 @@ use tonic::{Request, Response, Status};
 use super::Services;
 use super::error::status;
 use crate::config::Url;
-use crate::node::Consistency;
+use crate::node::{Consistency, RequestError, member_id};
+use crate::raft::{ChangeFailure, MemberChange};
 
 pub(super) struct ClusterService(pub(super) Services);
 
@@ -26,10 +28,28 @@ impl ClusterService {
         Some(self.0.node.header(0))
     }
 
+    /// The members after the change.
+    async fn change(&self, change: MemberChange) -> Result<Vec<pb::Member>, Status> {
+        tracing::info!(?change, "changing the members");
+        self.0.node.raft().change_members(change).await.map_err(change_failure)?;
+        Ok(self.0.node.reader().members())
+    }
+
     /// By id, and not older than the request.
     async fn members(&self) -> Result<Vec<pb::Member>, Status> {
         self.0.node.read_view(Consistency::Linearizable).await.map_err(status)?;
         Ok(self.0.node.reader().members())
+    }
+}
+
+fn change_failure(failure: ChangeFailure) -> Status {
+    match failure {
+        ChangeFailure::NotReady => {
+            Status::failed_precondition("etcdserver: can only promote a learner member which is in sync with leader")
+        }
+        ChangeFailure::NotLeader { .. } => status(RequestError::NoLeader),
+        ChangeFailure::Unknown => status(RequestError::TimedOut),
+        ChangeFailure::Refused(reason) => Status::unknown(format!("etcdserver: re-configuration refused: {reason}")),
     }
 }
 
@@ -119,15 +139,22 @@ impl pb::cluster_server::Cluster for ClusterService {
         let request = request.into_inner();
         let urls = parse_urls(&request.peer_urls)?;
         check_add(&self.members().await?, &urls, request.is_learner)?;
-        Err(not_capable())
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let id = member_id(&urls, "", Some(i64::try_from(now).unwrap_or(0)));
+        let change = MemberChange::Add { id, peer_urls: urls, is_learner: request.is_learner };
+        let members = self.change(change).await?;
+        let member = members.iter().find(|member| member.id == id).cloned();
+        Ok(Response::new(pb::MemberAddResponse { header: self.header(), member, members }))
     }
 
     async fn member_remove(
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        check_remove(&self.members().await?, request.into_inner().id)?;
-        Err(not_capable())
+        let id = request.into_inner().id;
+        check_remove(&self.members().await?, id)?;
+        let members = self.change(MemberChange::Remove { id }).await?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
 
     /// etcd takes any text for a URL here.
@@ -139,15 +166,19 @@ impl pb::cluster_server::Cluster for ClusterService {
         let members = self.members().await?;
         known(&members, request.id)?;
         check_urls_free(&members, &request.peer_urls, Some(request.id))?;
-        Err(not_capable())
+        let change = MemberChange::Update { id: request.id, peer_urls: request.peer_urls };
+        let members = self.change(change).await?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
     }
 
     async fn member_promote(
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        check_promote(&self.members().await?, request.into_inner().id)?;
-        Err(not_capable())
+        let id = request.into_inner().id;
+        check_promote(&self.members().await?, id)?;
+        let members = self.change(MemberChange::Promote { id }).await?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }
 

@@ -134,8 +134,19 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         if !self.0.node.status().is_leader {
             return Err(status(RequestError::NotLeader));
         }
-        if request.into_inner().target_id != own {
+        let target = request.into_inner().target_id;
+        if !self.0.node.reader().members().iter().any(|member| member.id == target && !member.is_learner) {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
+        }
+        let patience = self.0.node.settings().election_timeout;
+        if target != own {
+            match tokio::time::timeout(patience, self.0.node.raft().transfer_leader(target)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(status(RequestError::Stopped)),
+                Err(_) => {
+                    return Err(Status::unavailable("etcdserver: request timed out, leader transfer took too long"));
+                }
+            }
         }
         Ok(Response::new(pb::MoveLeaderResponse { header: None }))
     }

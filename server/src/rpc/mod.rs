@@ -63,6 +63,12 @@ impl HeaderSource for Node {
 }
 
 /// Every service behind one router.
+/// What members ask each other beside Raft's own, on the peer port: what only the leader can say of leases.
+pub fn peer_routes(services: &Services, raft: Routes) -> Routes {
+    let lease = lease::LeaseService { services: services.clone(), forwards: false };
+    raft.add_service(services.node.raft().guard(pb::lease_server::LeaseServer::new(lease)))
+}
+
 pub fn routes(services: &Services) -> Routes {
     let limit = services.options.request_bytes_max + MESSAGE_OVERHEAD_BYTES;
     macro_rules! server {
@@ -84,7 +90,10 @@ pub fn routes(services: &Services) -> Routes {
     routes
         .add_service(server!(pb::kv_server::KvServer<_>, kv::KvService(services.clone())))
         .add_service(watch.into_server())
-        .add_service(server!(pb::lease_server::LeaseServer<_>, lease::LeaseService(services.clone())))
+        .add_service(server!(
+            pb::lease_server::LeaseServer<_>,
+            lease::LeaseService { services: services.clone(), forwards: true }
+        ))
         .add_service(server!(pb::cluster_server::ClusterServer<_>, cluster::ClusterService(services.clone())))
         .add_service(server!(
             pb::maintenance_server::MaintenanceServer<_>,

@@ -24,6 +24,7 @@ use crate::net::Dial;
 pub use link::Identify;
 pub(super) use link::{Link, Links, within};
 pub(super) use network::Peers;
+pub use service::Door;
 pub(super) use service::{PeerService, guarded};
 
 /// Who the cluster is, by the word of the member at `peer_urls`; `None` when it does not answer. For one that is no member yet.

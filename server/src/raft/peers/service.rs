@@ -1,15 +1,20 @@
 //! The receiving side: what other members ask of this one.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 use quorate_proto::peer as pb;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::link::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, REMOVED, TO_KEY};
 use super::wire;
 use crate::raft::{Raft, ReadFailure, WriteFailure};
+
+/// Between two looks whether somebody was removed.
+const REMOVAL_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -34,14 +39,11 @@ impl PeerService {
 
 /// Who may come in on the peer port.
 #[derive(Clone)]
-pub(crate) struct Door(Raft);
+pub struct Door(Raft);
 
 impl tonic::service::Interceptor for Door {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let named = |key: &str| {
-            let text = request.metadata().get(key)?.to_str().ok()?;
-            u64::from_str_radix(text, 16).ok()
-        };
+        let named = |key: &str| named(request.metadata(), key);
         let (Some(cluster), Some(from), Some(to)) = (named(CLUSTER_KEY), named(FROM_KEY), named(TO_KEY)) else {
             return Err(Status::invalid_argument(format!(
                 "a call between members needs {CLUSTER_KEY}, {FROM_KEY}, {TO_KEY}"
@@ -65,6 +67,10 @@ impl tonic::service::Interceptor for Door {
     }
 }
 
+fn named(metadata: &MetadataMap, key: &str) -> Option<u64> {
+    u64::from_str_radix(metadata.get(key)?.to_str().ok()?, 16).ok()
+}
+
 fn not_leader(leader: Option<u64>) -> pb::NotLeader {
     pb::NotLeader { leader: leader.unwrap_or(0) }
 }
@@ -82,15 +88,20 @@ impl pb::peer_server::Peer for PeerService {
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         // What cannot be read ends the stream, and with it the leader's session: it begins another one.
-        let requests = request.into_inner().map(|request| request.and_then(wire::read_append)).filter_map(|read| {
-            std::future::ready(match read {
-                Ok(request) => Some(Some(request)),
-                Err(error) => {
-                    tracing::debug!(%error, "the stream of a leader ended");
-                    Some(None)
-                }
-            })
-        });
+        let raft = self.raft.clone();
+        let requests =
+            request.into_inner().map(|request| request.and_then(wire::read_append)).filter_map(move |read| {
+                std::future::ready(match read {
+                    Ok(request) => {
+                        raft.leader_heard();
+                        Some(Some(request))
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the stream of a leader ended");
+                        Some(None)
+                    }
+                })
+            });
         let requests = requests.take_while(|read| std::future::ready(read.is_some())).filter_map(std::future::ready);
         let answers = self.raft.core().stream_append(requests);
         let answers = answers.map(|answer| answer.map(wire::answer).map_err(|_| stopped()));
@@ -99,6 +110,7 @@ impl pb::peer_server::Peer for PeerService {
 
     async fn probe(&self, request: Request<pb::AppendRequest>) -> Result<Response<pb::AppendAnswer>, Status> {
         let request = wire::read_append(request.into_inner())?;
+        self.raft.leader_heard();
         let mut answers = Box::pin(self.raft.core().stream_append(stream::iter([request])));
         let answer = answers.next().await.ok_or_else(stopped)?.map_err(|_| stopped())?;
         Ok(Response::new(wire::answer(answer)))
@@ -163,11 +175,20 @@ impl pb::peer_server::Peer for PeerService {
 
     type PresenceStream = Answers<pb::PresenceBeat>;
 
-    async fn presence(&self, _: Request<pb::PresenceRequest>) -> Result<Response<Self::PresenceStream>, Status> {
-        let stop = self.stop.clone();
-        // Says one word, so that the other side knows that it is heard, and then nothing until the end.
+    async fn presence(&self, request: Request<pb::PresenceRequest>) -> Result<Response<Self::PresenceStream>, Status> {
+        let (stop, raft, from) = (self.stop.clone(), self.raft.clone(), named(request.metadata(), FROM_KEY));
+        // Says one word, so that the other side knows that it is heard, and then nothing until the end. A member that is
+        // removed meanwhile is let go, so that it calls again and is told.
         let first = stream::iter([Ok(pb::PresenceBeat {})]);
-        let end = stream::once(async move { stop.cancelled().await }).filter_map(|()| std::future::ready(None));
+        let end = stream::once(async move {
+            while !from.is_some_and(|from| raft.was_removed(from)) {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(REMOVAL_LOOK_INTERVAL) => {}
+                }
+            }
+        });
+        let end = end.filter_map(|()| std::future::ready(None));
         Ok(Response::new(Box::pin(first.chain(end))))
     }
 
