@@ -1,4 +1,4 @@
-//! The apply thread: the one place that writes the state.
+//! Apply: the one place that writes the state.
 //!
 //! ```text
 //!   openraft's state machine task ──groups of entries──▶ apply ─▶ publish effects ─▶ answer who proposed
@@ -6,11 +6,12 @@
 //!                          between two groups:  a bounded step of compaction
 //! ```
 //!
-//! A thread of its own, because the engine may block where openraft's core must not. Groups are handed over whole, so
-//! a wake-up is paid for many entries at once.
+//! On a thread of its own, because the engine may block where openraft's core must not; groups are handed over whole, so a
+//! wake-up is paid for many entries at once. A small group is applied where it arises while the thread has nothing to do and
+//! the engine takes writes: it goes into memory in microseconds, and two wake-ups would cost a multiple of that.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use quorate_store::{Answer, Effects, Entry, LogPosition, Payload, Store};
@@ -20,6 +21,9 @@ use crate::fault;
 
 /// Log bytes applied and not yet flushed; beyond it the state is flushed, so that a restart has no more to replay.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 20;
+
+/// A group of up to this many bytes is applied in place.
+const IN_PLACE_BYTES_MAX: usize = 32 << 10;
 
 /// Called with what a group changed, on the apply thread, after it is visible and before anybody is answered.
 pub(crate) type Publish = Arc<dyn Fn(&Effects) + Send + Sync>;
@@ -63,6 +67,7 @@ pub(crate) struct Progress {
 /// Hands groups to the thread; the thread ends when this is dropped.
 pub(crate) struct Applier {
     groups: Sender<Group>,
+    state: Arc<Mutex<Apply>>,
 }
 
 impl Applier {
@@ -77,21 +82,51 @@ impl Applier {
         let (applied, applied_seen) = watch::channel(store.applied());
         let progress = Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
         let (compaction, flush_due) = (progress.compaction.clone(), progress.flush_due.clone());
-        let thread = Thread { store, publish, on_applied, on_term, applied, compaction, flush_due, replay_bytes: 0 };
-        std::thread::Builder::new().name("apply".into()).spawn(move || thread.run(&queue, pace))?;
-        Ok((Self { groups }, progress))
+        let state = Apply { store, publish, on_applied, on_term, applied, compaction, flush_due, replay_bytes: 0 };
+        let state = Arc::new(Mutex::new(state));
+        let thread = state.clone();
+        std::thread::Builder::new().name("apply".into()).spawn(move || run(&thread, &queue, pace))?;
+        Ok((Self { groups, state }, progress))
     }
 
-    /// Returns when the group is applied; an error means that the thread is gone, and the member with it.
-    pub(crate) async fn apply(&self, tasks: Vec<Task>) -> std::io::Result<()> {
+    /// Returns when the group, of `bytes` in all, is applied; an error means that the thread is gone, and the member with
+    /// it. One group at a time.
+    pub(crate) async fn apply(&self, tasks: Vec<Task>, bytes: usize) -> std::io::Result<()> {
+        let Err(tasks) = self.apply_in_place(tasks, bytes) else { return Ok(()) };
         let (done, applied) = oneshot::channel();
         let gone = || std::io::Error::other("the apply thread has ended");
         self.groups.send(Group { tasks, done }).map_err(|_| gone())?;
         applied.await.map_err(|_| gone())
     }
+
+    /// Gives the group back where it has to go to the thread.
+    fn apply_in_place(&self, tasks: Vec<Task>, bytes: usize) -> Result<(), Vec<Task>> {
+        if bytes > IN_PLACE_BYTES_MAX {
+            return Err(tasks);
+        }
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            // A step of compaction is under way.
+            Err(TryLockError::WouldBlock) => return Err(tasks),
+        };
+        // Compaction goes on between groups on the thread, which is woken by groups.
+        if !state.store.compaction_done() || state.store.is_stalled() {
+            return Err(tasks);
+        }
+        state.apply(tasks);
+        if state.store.compaction_done() { Ok(()) } else { self.wake() }
+    }
+
+    /// An empty group, which lets the thread look at what there is to do.
+    fn wake(&self) -> Result<(), Vec<Task>> {
+        let (done, _) = oneshot::channel();
+        let _ = self.groups.send(Group { tasks: Vec::new(), done });
+        Ok(())
+    }
 }
 
-struct Thread {
+struct Apply {
     store: Store,
     publish: Publish,
     on_applied: OnApplied,
@@ -102,31 +137,39 @@ struct Thread {
     replay_bytes: u64,
 }
 
-impl Thread {
-    fn run(mut self, queue: &Receiver<Group>, pace: CompactionPace) {
-        let mut next_step = Instant::now();
-        loop {
-            let group = if self.store.compaction_done() {
-                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                queue.recv_timeout(next_step.saturating_duration_since(Instant::now()))
-            };
-            match group {
-                Ok(group) => self.apply(group),
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+fn run(state: &Mutex<Apply>, queue: &Receiver<Group>, pace: CompactionPace) {
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut next_step = Instant::now();
+    loop {
+        let compaction_done = lock().store.compaction_done();
+        let group = if compaction_done {
+            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            queue.recv_timeout(next_step.saturating_duration_since(Instant::now()))
+        };
+        match group {
+            Ok(Group { tasks, done }) => {
+                lock().apply(tasks);
+                let _ = done.send(());
             }
-            if !self.store.compaction_done() && Instant::now() >= next_step {
-                self.compact(pace);
-                next_step = Instant::now() + pace.pause;
-            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let mut state = lock();
+        if !state.store.compaction_done() && Instant::now() >= next_step {
+            state.compact(pace);
+            next_step = Instant::now() + pace.pause;
         }
     }
+}
 
-    fn apply(&mut self, group: Group) {
+impl Apply {
+    fn apply(&mut self, tasks: Vec<Task>) {
+        if tasks.is_empty() {
+            return;
+        }
         let started = Instant::now();
-        let (entries, responds): (Vec<_>, Vec<_>) =
-            group.tasks.into_iter().map(|task| (task.entry, task.respond)).unzip();
+        let (entries, responds): (Vec<_>, Vec<_>) = tasks.into_iter().map(|task| (task.entry, task.respond)).unzip();
         let applied = match self.store.apply(&entries) {
             Ok(applied) => applied,
             Err(fault) => return fault::stop(&format!("failed to apply committed entries: {fault}")),
@@ -140,7 +183,6 @@ impl Thread {
         }
         // After those that are answered: what is left of earlier terms by now is lost.
         (self.on_term)(self.store.applied().term);
-        let _ = group.done.send(());
         (self.on_applied)(entries.len(), started.elapsed());
         self.count_replay(&entries);
     }

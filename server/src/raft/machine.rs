@@ -103,11 +103,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
             group.push(task);
             bytes += size;
             if group.len() == GROUP_ENTRIES_MAX || bytes >= GROUP_BYTES_MAX {
-                self.applier.apply(std::mem::take(&mut group)).await?;
+                self.applier.apply(std::mem::take(&mut group), bytes).await?;
                 bytes = 0;
             }
         }
-        if group.is_empty() { Ok(()) } else { self.applier.apply(group).await }
+        if group.is_empty() { Ok(()) } else { self.applier.apply(group, bytes).await }
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

@@ -152,6 +152,11 @@ impl Store {
         Ok(self.compaction_done())
     }
 
+    /// Whether the engine would make a writer wait now.
+    pub fn is_stalled(&self) -> bool {
+        self.engine.is_stalled()
+    }
+
     pub fn compaction_done(&self) -> bool {
         self.state.walk.done(self.state.tracks.compacted)
     }

@@ -156,6 +156,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Makes `batch` visible, atomically. Durable only after [`Engine::flush`].
     fn write(&self, batch: Batch) -> Result<(), Fault>;
 
+    /// Whether a write would have to wait now: for a flush that lags behind, say.
+    fn is_stalled(&self) -> bool {
+        false
+    }
+
     /// Returns when everything written before the call is durable, in all families together.
     fn flush(&self) -> Result<(), Fault>;
 

@@ -146,6 +146,11 @@ impl Engine for RocksEngine {
         self.database.get(family, key, &self.newest)
     }
 
+    fn is_stalled(&self) -> bool {
+        let is_set = |property| matches!(self.database.db.property_int_value(property), Ok(Some(1..)));
+        is_set(properties::IS_WRITE_STOPPED) || is_set(properties::ACTUAL_DELAYED_WRITE_RATE)
+    }
+
     fn write(&self, batch: Batch) -> Result<(), Fault> {
         self.usable()?;
         let raw = self.database.encode(&batch);
