@@ -3,6 +3,9 @@
 //! ```text
 //!  programs    where quorate, etcd, etcdctl and the Go programs are
 //!  cluster     starts, kills and restarts members in directories of their own
+//!  interrupt   a member under load that is ended again and again, and the model that holds it to what it acknowledged:
+//!              kill, power_cut, disk_fault
+//!  machine     a disk whose power can be cut, and how it is said that there is none
 //!  same        a client program on real etcd and on ours: the same lines
 //!  failover    the leader gone under load, and how long until another one serves
 //!  transcript  golden scripts: shell lines, and what they print
@@ -12,8 +15,12 @@
 //! against real etcd as well; where the two are compared, real etcd is right.
 
 pub mod cluster;
+pub mod disk_fault;
 pub mod failover;
+pub mod interrupt;
 pub mod kill;
+pub mod machine;
+pub mod power_cut;
 pub mod programs;
 pub mod same;
 pub mod transcript;

@@ -1,5 +1,6 @@
 //! One member: its process, its directory, its ports, its output.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -35,6 +36,10 @@ pub struct Options {
     pub args: Vec<String>,
     /// Further environment.
     pub env: Vec<(String, String)>,
+    /// A program, with its arguments, that the member is started through and that becomes it.
+    pub through: Vec<String>,
+    /// Where its data are, if not in the directory that goes with the member.
+    pub data_dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -44,7 +49,7 @@ impl Options {
     }
 
     pub fn with_args(args: &[&str]) -> Self {
-        Self { args: args.iter().map(|arg| (*arg).to_owned()).collect(), env: Vec::new() }
+        Self { args: args.iter().map(|arg| (*arg).to_owned()).collect(), ..Self::default() }
     }
 
     #[must_use]
@@ -60,8 +65,9 @@ pub struct Member {
     running: Option<Running>,
     dir: TempDir,
     program: PathBuf,
+    /// Name and addresses: the same at every start.
     args: Vec<String>,
-    env: Vec<(String, String)>,
+    options: Options,
     client_port: u16,
     peer_port: u16,
 }
@@ -85,9 +91,14 @@ impl Drop for Running {
 impl Member {
     /// Starts a single member in a new directory and waits until it serves.
     pub fn start(program: &Path, options: &Options) -> Result<Self> {
-        let mut member = Self::new(program, "m0", free_port()?, None, options)?;
+        let mut member = Self::prepare(program, options)?;
         member.restart()?;
         Ok(member)
+    }
+
+    /// A single member that is not started yet.
+    pub fn prepare(program: &Path, options: &Options) -> Result<Self> {
+        Self::new(program, "m0", free_port()?, None, options)
     }
 
     /// Starts one of several members, which serves only when enough of the others are there: see [`Member::wait_ready`].
@@ -112,25 +123,21 @@ impl Member {
             Some(peers) => (listen_peer.clone(), peers.to_owned()),
             None => (PEER_URL_ALONE.to_owned(), format!("{name}={PEER_URL_ALONE}")),
         };
-        let mut args = vec![
+        let args = vec![
             format!("--name={name}"),
-            format!("--data-dir={}", dir.path().join("data").display()),
             format!("--listen-client-urls={client}"),
             format!("--advertise-client-urls={client}"),
             format!("--listen-peer-urls={listen_peer}"),
             format!("--initial-advertise-peer-urls={advertise_peer}"),
             format!("--initial-cluster={peers}"),
         ];
-        args.extend(options.args.iter().cloned());
-        Ok(Self {
-            running: None,
-            dir,
-            program: program.to_owned(),
-            args,
-            env: options.env.clone(),
-            client_port,
-            peer_port,
-        })
+        let program = program.to_owned();
+        Ok(Self { running: None, dir, program, args, options: options.clone(), client_port, peer_port })
+    }
+
+    /// From the next start on.
+    pub fn set_options(&mut self, options: &Options) {
+        self.options = options.clone();
     }
 
     /// Where clients connect: `127.0.0.1:port`, as etcdctl takes it.
@@ -152,7 +159,7 @@ impl Member {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.dir.path().join("data")
+        self.options.data_dir.clone().unwrap_or_else(|| self.dir.path().join("data"))
     }
 
     /// Everything that the member has printed, over all its starts.
@@ -208,15 +215,20 @@ impl Member {
 
     /// Waits until the member has stopped by itself.
     pub fn wait_stopped(&mut self) -> Result<ExitStatus> {
-        let running = self.running.as_mut().context("find the process")?;
-        let until = Instant::now() + STOP_WITHIN;
+        self.wait_end(STOP_WITHIN).context("stop the member")
+    }
+
+    /// Waits until it ends of its own accord.
+    pub fn wait_end(&mut self, within: Duration) -> Result<ExitStatus> {
+        let until = Instant::now() + within;
         loop {
+            let running = self.running.as_mut().context("find the process")?;
             if let Some(status) = running.process.try_wait().context("wait for the member")? {
                 self.running = None;
                 return Ok(status);
             }
             if Instant::now() > until {
-                bail!("stop the member: still there after {STOP_WITHIN:?}\n{}", self.log_tail());
+                bail!("the member is still there after {within:?}\n{}", self.log_tail());
             }
             thread::sleep(POLL);
         }
@@ -244,9 +256,14 @@ impl Member {
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log_path()).context("open its log")?;
         let log_start = log.metadata().context("look at its log")?.len();
-        let process = Command::new(&self.program)
+        let program = self.program.clone().into_os_string();
+        let mut words = self.options.through.iter().map(OsString::from).chain([program]);
+        let process = Command::new(words.next().expect("the program is the last of them"))
+            .args(words)
             .args(&self.args)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .arg(format!("--data-dir={}", self.data_dir().display()))
+            .args(&self.options.args)
+            .envs(self.options.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("open its log")?)
             .stderr(log)
@@ -257,16 +274,26 @@ impl Member {
         Ok(())
     }
 
+    /// What it has printed since its last start.
+    fn log_since_start(&self) -> Result<String> {
+        let log_start = self.running.as_ref().context("find the process")?.log_start;
+        let log = fs::read(self.log_path()).context("read its log")?;
+        let start = usize::try_from(log_start).expect("a log fits in memory");
+        Ok(String::from_utf8_lossy(&log[start..]).into_owned())
+    }
+
+    /// Whether it has printed that it serves.
+    pub fn is_ready(&self) -> Result<bool> {
+        Ok(self.log_since_start()?.contains(READY))
+    }
+
     /// Waits until it prints that it serves.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let log_start = self.running.as_ref().context("find the process")?.log_start;
         let until = Instant::now() + READY_WITHIN;
         loop {
             // Before the look at the output: what it printed before its end is there then.
             let running = self.is_running()?;
-            let log = fs::read(self.log_path()).context("read its log")?;
-            let start = usize::try_from(log_start).expect("a log fits in memory");
-            if String::from_utf8_lossy(&log[start..]).contains(READY) {
+            if self.is_ready()? {
                 return Ok(());
             }
             if !running {
@@ -295,7 +322,8 @@ impl Member {
         kill_process(self.pid()?, signal).context("signal the member")
     }
 
-    fn pid(&self) -> Result<Pid> {
+    /// The process, while it runs.
+    pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_child(&self.running.as_ref().context("find the process")?.process))
     }
 

@@ -9,7 +9,7 @@
 //! A program is anything that takes etcd's flags and prints a line with [`READY`]. Left out: links that can be cut (proxy) and
 //! what befalls members in a run (nemesis).
 
-mod keeper;
+pub(crate) mod keeper;
 mod member;
 mod ports;
 

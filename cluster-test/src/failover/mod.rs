@@ -66,7 +66,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the whole; `progress` is told each gap.
 pub fn run(program: &Path, options: &FailoverOptions, progress: &mut dyn FnMut(usize, Duration)) -> Result<Summary> {
-    let flags = Options { args: options.args.clone(), env: Vec::new() };
+    let flags = Options { args: options.args.clone(), ..Options::default() };
     let mut cluster = Cluster::start(program, options.members, &flags)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
     runtime.block_on(async {

@@ -1,8 +1,9 @@
 //! The load: clients that write as users do, and note what became of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use quorate_proto::etcdserverpb as pb;
 use rand::rngs::StdRng;
@@ -17,6 +18,10 @@ use pb::request_op::Request as Op;
 
 /// Keys that the clients contend for.
 const KEYS: u32 = 24;
+/// What fills a value up to its length; no name of an operation has it.
+const PADDING: char = '=';
+/// More of it in a row than this says nothing to a reader.
+const PADDING_SHOWN: usize = 8;
 /// Longer than any run, so that no lease ends by itself.
 const LEASE_TTL_SECS: i64 = 100_000;
 
@@ -34,6 +39,12 @@ impl Clock {
 
     fn now(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64
+    }
+
+    /// A moment of the calendar, as operations note theirs.
+    pub fn at(&self, moment: SystemTime) -> u64 {
+        let ago = SystemTime::now().duration_since(moment).unwrap_or_default();
+        self.now().saturating_sub(ago.as_nanos() as u64)
     }
 
     fn value(&self) -> String {
@@ -56,26 +67,43 @@ impl Round {
     }
 }
 
-pub fn start(
-    runtime: &Runtime,
-    endpoint: &str,
-    clients: usize,
-    seed: u64,
-    clock: &Clock,
-    compact_at: Option<i64>,
-) -> Round {
+/// Clients, and what they write.
+#[derive(Clone, Debug)]
+pub struct Load {
+    pub clients: usize,
+    pub seed: u64,
+    pub value_bytes: Range<usize>,
+    /// The first client compacts first, up to there.
+    pub compact_at: Option<i64>,
+}
+
+pub fn start(runtime: &Runtime, endpoint: &str, load: &Load, clock: &Clock) -> Round {
     let mut set = JoinSet::new();
-    for client in 0..clients {
-        let (endpoint, clock) = (endpoint.to_owned(), clock.clone());
-        let compact_at = compact_at.filter(|revision| client == 0 && *revision > 1);
+    for client in 0..load.clients {
+        let (endpoint, clock, value_bytes) = (endpoint.to_owned(), clock.clone(), load.value_bytes.clone());
+        let compact_at = load.compact_at.filter(|revision| client == 0 && *revision > 1);
+        let seed = load.seed ^ client as u64;
         let work = async move {
             let Ok(target) = Endpoint::from_shared(endpoint) else { return Vec::new() };
             let Ok(channel) = target.connect().await else { return Vec::new() };
-            Client::new(channel, clock, seed ^ client as u64).work(compact_at).await
+            Client::new(channel, clock, seed, value_bytes).work(compact_at).await
         };
         set.spawn_on(work, runtime.handle());
     }
     Round { clients: set }
+}
+
+/// A message in which values may stand, without what only makes them long.
+pub(super) fn shortened(text: &str) -> String {
+    let mut short = String::new();
+    let mut run = 0;
+    for char in text.chars() {
+        run = if char == PADDING { run + 1 } else { 0 };
+        if run <= PADDING_SHOWN {
+            short.push(char);
+        }
+    }
+    short
 }
 
 struct Client {
@@ -83,6 +111,7 @@ struct Client {
     lease: pb::lease_client::LeaseClient<Channel>,
     clock: Clock,
     random: StdRng,
+    value_bytes: Range<usize>,
     own_lease: i64,
     done: Vec<Operation>,
     /// What this client last saw of a key: a guard that often holds.
@@ -90,12 +119,13 @@ struct Client {
 }
 
 impl Client {
-    fn new(channel: Channel, clock: Clock, seed: u64) -> Self {
+    fn new(channel: Channel, clock: Clock, seed: u64, value_bytes: Range<usize>) -> Self {
         Self {
             kv: pb::kv_client::KvClient::new(channel.clone()),
             lease: pb::lease_client::LeaseClient::new(channel),
             clock,
             random: StdRng::seed_from_u64(seed),
+            value_bytes,
             own_lease: 0,
             done: Vec::new(),
             seen: vec![0; KEYS as usize],
@@ -124,8 +154,13 @@ impl Client {
         (key as usize, format!("k{key:02}"))
     }
 
-    fn begin(&self, effect: Effect) -> Operation {
-        let (value, invoked) = (self.clock.value(), self.clock.now());
+    fn begin(&mut self, effect: Effect) -> Operation {
+        let mut value = self.clock.value();
+        if matches!(effect, Effect::Put { .. }) {
+            let padding = self.random.random_range(self.value_bytes.clone()).saturating_sub(value.len());
+            value.extend(std::iter::repeat_n(PADDING, padding));
+        }
+        let invoked = self.clock.now();
         Operation { value, effect, guard: None, invoked, completed: None, outcome: Outcome::Unknown }
     }
 

@@ -68,7 +68,7 @@ pub struct Model {
     /// Up to which history has been checked.
     pub revision: i64,
     pub compacted_acknowledged: i64,
-    /// Every change ever, for the hash.
+    /// Every change that still counts for the hash, without what it replaced.
     pub history: Vec<Change>,
     contents: BTreeMap<String, KeyValue>,
     operations: Vec<Operation>,
@@ -82,7 +82,7 @@ impl Model {
     }
 
     /// Holds the changes since the last check against the operations. Returns how many unknown ones had happened.
-    pub fn check(&mut self, changes: &[Change]) -> Result<usize> {
+    pub fn check(&mut self, changes: Vec<Change>) -> Result<usize> {
         let operations = std::mem::take(&mut self.operations);
         let mut open = Open::new(&operations)?;
         let mut unknown_happened = 0;
@@ -106,8 +106,29 @@ impl Model {
                 self.compacted_acknowledged = self.compacted_acknowledged.max(*revision);
             }
         }
-        self.history.extend_from_slice(changes);
+        self.history.extend(changes.into_iter().map(|change| Change { prev_kv: None, ..change }));
         Ok(unknown_happened)
+    }
+
+    /// Drops what no hash from now on can count: revisions that were compacted and hold nothing that still stands. Whole
+    /// revisions, since the hash numbers the changes within each; of one that stays, what does not stand is left as a
+    /// deletion, which has a number and does not count. (Else it would pass for the newest of its key, whose newer ones
+    /// are dropped.)
+    pub fn forget(&mut self, compacted: i64) {
+        let contents = &self.contents;
+        let stands = |change: &Change| {
+            let now = std::str::from_utf8(&change.kv.key).ok().and_then(|key| contents.get(key));
+            !change.deletion && now.is_some_and(|now| now.mod_revision == change.revision)
+        };
+        let mut kept = Vec::new();
+        for group in self.history.chunk_by(|a, b| a.revision == b.revision) {
+            if group[0].revision > compacted {
+                kept.extend_from_slice(group);
+            } else if group.iter().any(stands) {
+                kept.extend(group.iter().map(|change| Change { deletion: !stands(change), ..change.clone() }));
+            }
+        }
+        self.history = kept;
     }
 
     /// Exactly the operation's effect on what was there, and its guard held.

@@ -45,7 +45,7 @@ fn deletion(key: &str, revision: i64, before: &KeyValue) -> Change {
 fn check(operations: Vec<Operation>, changes: &[Change]) -> Result<usize> {
     let mut model = Model::default();
     model.invoked(operations);
-    model.check(changes)
+    model.check(changes.to_vec())
 }
 
 fn right() -> (Vec<Operation>, Vec<Change>) {
@@ -162,8 +162,37 @@ fn contents_that_differ_from_history_are_found() {
     let (operations, changes) = right();
     let mut model = Model::default();
     model.invoked(operations);
-    model.check(&changes).unwrap();
+    model.check(changes.clone()).unwrap();
     assert!(model.check_contents(&[changes[2].kv.clone()]).is_ok());
     assert!(model.check_contents(&[]).is_err());
     assert!(model.check_contents(&[changes[2].kv.clone(), changes[1].kv.clone()]).is_err());
+}
+
+#[test]
+fn what_is_forgotten_does_not_change_the_hash() {
+    // One revision with two keys, of which the first stands and the second was changed and then deleted.
+    let a = change("a", "1", 2, None);
+    let b = change("b", "1", 2, None);
+    let b_again = change("b", "2", 3, Some(&b.kv));
+    let b_gone = deletion("b", 4, &b_again.kv);
+    let c = change("c", "4", 5, None);
+    let changes = vec![a, b, b_again, b_gone, c];
+    let both = Operation {
+        effect: Effect::Put { keys: vec!["a".into(), "b".into()], lease: 0 },
+        ..put("a", "1", Some(2), 0, 1)
+    };
+    let operations =
+        vec![both, put("b", "2", Some(3), 2, 3), delete("b", "c", Some(4), 4), put("c", "4", Some(5), 6, 7)];
+    let mut model = Model::default();
+    model.invoked(operations);
+    model.check(changes.clone()).unwrap();
+    for compacted in 0..=5 {
+        model.forget(compacted);
+        assert_eq!(
+            crate::interrupt::hashkv::hash(&model.history, compacted, 5),
+            crate::interrupt::hashkv::hash(&changes, compacted, 5),
+            "compacted at {compacted}"
+        );
+    }
+    assert_eq!(model.history.len(), 3, "{:?}", model.history);
 }

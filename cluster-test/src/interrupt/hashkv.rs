@@ -11,7 +11,7 @@ use quorate_proto::mvccpb::KeyValue;
 
 use super::Change;
 
-/// `changes` from the first revision on, in order; hashed up to and including `revision`.
+/// `changes` from the first revision on, in order, but for what [`super::check::Model::forget`] drops; hashed up to and including `revision`.
 pub fn hash(changes: &[Change], compacted: i64, revision: i64) -> u32 {
     let upto: Vec<&Change> = changes.iter().take_while(|change| change.revision <= revision).collect();
     let newest: HashMap<&[u8], usize> =
