@@ -104,11 +104,12 @@ impl Bench {
     /// Runs one client for each of the row's, and gives them back for what is to be checked in the end.
     pub(crate) async fn run<C: Client>(&self, client: impl FnMut(usize) -> Result<C>) -> Result<(Measured, Vec<C>)> {
         let clients = (0..self.row.clients).map(client).collect::<Result<Vec<C>>>()?;
-        self.drive(clients).await
+        self.drive(clients, self.row.total).await
     }
 
-    pub(crate) async fn drive<C: Client>(&self, clients: Vec<C>) -> Result<(Measured, Vec<C>)> {
-        let total = (self.row.total > 0).then_some(self.row.total);
+    /// Runs these clients: for so many operations, or for the time of a row where `total` is 0.
+    pub(crate) async fn drive<C: Client>(&self, clients: Vec<C>, total: u64) -> Result<(Measured, Vec<C>)> {
+        let total = (total > 0).then_some(total);
         let pace = Arc::new(Pace::new((self.row.rate > 0.0).then_some(self.row.rate), total));
         let mut pacer = JoinSet::new();
         let paced = Arc::clone(&pace);

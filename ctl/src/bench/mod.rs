@@ -48,8 +48,8 @@ pub(crate) async fn run(args: &BenchArgs, endpoints: &str) -> Result<()> {
     }
     for row in rows {
         let name = row.name;
-        let mut bench = Bench::new(row, args, &report.endpoints, meter.clone()).await?;
-        let measured = work::run(&mut bench).await.with_context(|| format!("measure {name}"))?;
+        let bench = Bench::new(row, args, &report.endpoints, meter.clone()).await?;
+        let measured = work::run(&bench).await.with_context(|| format!("measure {name}"))?;
         let row = report::row(&bench, measured);
         drop(bench);
         if table {

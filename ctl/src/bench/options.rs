@@ -35,17 +35,17 @@ pub(crate) struct BenchArgs {
     /// Watchers, in all
     #[arg(long)]
     watchers: Option<usize>,
-    /// Streams that they (or the keep-alives) share
+    /// Streams that they share
     #[arg(long)]
     streams: Option<usize>,
     /// Ends a row after so many operations instead of after a time
     #[arg(long)]
     total: Option<u64>,
     /// Operations a second, whatever the server does; latency then counts from when each was due (open loop)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// Puts a second beside what is measured (list)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     writes_rate: Option<f64>,
     /// How long a row is measured
     #[arg(long, default_value_t = 5.0)]
@@ -125,11 +125,9 @@ fn check(row: &Row) -> Result<()> {
                 row.streams
             );
         }
-        Work::LeaseKeepAlive => ensure!(
-            row.streams > 0 && row.keys >= u64::try_from(row.streams)?,
-            "{name}: --streams {}: 1 to --keys (leases)",
-            row.streams
-        ),
+        Work::LeaseKeepAlive => {
+            ensure!(row.keys >= clients, "{name}: --keys {} (leases) for {clients} clients", row.keys)
+        }
         _ => {}
     }
     Ok(())

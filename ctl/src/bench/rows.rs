@@ -90,7 +90,7 @@ const ROW: Row = Row {
 };
 const ONE: Row = Row { clients: 1, connections: 1, ..ROW };
 const THOUSAND: Row = Row { clients: 1_000, connections: 99, ..ROW };
-const KUBE: Row = Row { clients: 50, keys: 5_000, watchers: 12, value_size: 4_096, ..ROW };
+const KUBE: Row = Row { clients: 50, keys: 5_000, watchers: 12, streams: 12, value_size: 4_096, ..ROW };
 const LEASES: Row = Row { keys: 2_000, key_size: 0, value_size: 0, ..ROW };
 const LIST: Row = Row { work: Work::List, value_size: 2_048, limit: 500, writes_rate: 100.0, about: LIST_ABOUT, ..ONE };
 const COUNT: Row = Row { work: Work::Count, about: "count_only over all keys", ..ONE };
@@ -157,16 +157,21 @@ pub(crate) const ROWS: [Row; 36] = [
     },
     Row { name: "fanout-1000", work: Work::Fanout, about: FANOUT, watchers: 1_000, streams: 10, keys: 1, ..ONE9 },
     Row { name: "fanout-10000", work: Work::Fanout, about: FANOUT, watchers: 10_000, streams: 100, keys: 1, ..ONE9 },
-    Row { name: "lease-grant", work: Work::LeaseGrant, about: "leases granted", ..LEASES },
+    Row { name: "lease-grant", work: Work::LeaseGrant, about: "leases granted", total: 20_000, ..LEASES },
     Row {
         name: "lease-keepalive",
         work: Work::LeaseKeepAlive,
         about: "keep-alives of 2,000 leases over 60 streams, one under way on each",
         clients: 60,
-        streams: 60,
         ..LEASES
     },
-    Row { name: "lease-revoke", work: Work::LeaseRevoke, about: "leases without keys revoked", total: 2_000, ..LEASES },
+    Row {
+        name: "lease-revoke",
+        work: Work::LeaseRevoke,
+        about: "leases without keys revoked",
+        total: 10_000,
+        ..LEASES
+    },
     Row { name: "kube-create", work: Work::KubeCreate, about: "objects of 1-4 KiB created under 12 watches", ..KUBE },
     Row {
         name: "kube-steady",

@@ -17,19 +17,20 @@ use crate::bench::rows::Work;
 /// One get in so many is a put in the mixed row.
 const MIXED_PUT_ONE_IN: u32 = 5;
 
-struct Asker {
+/// One who puts and gets.
+pub(super) struct Asker {
     connection: Connection,
-    random: StdRng,
+    pub(super) random: StdRng,
     revisions: Revisions,
     keys: Keys,
-    count: u64,
+    pub(super) count: u64,
     values: Values,
     serializable: bool,
     last: u64,
 }
 
 impl Asker {
-    fn new(bench: &Bench, client: usize, keys: Keys) -> Self {
+    pub(super) fn new(bench: &Bench, client: usize, keys: Keys) -> Self {
         Self {
             connection: bench.connection(client),
             random: bench.random(client),
@@ -42,7 +43,7 @@ impl Asker {
         }
     }
 
-    async fn put(&mut self, number: u64) -> Result<(), Failure> {
+    pub(super) async fn put(&mut self, number: u64) -> Result<(), Failure> {
         let (key, value) = (self.keys.key(number), self.values.value(number));
         let request = pb::PutRequest { key, value, ..Default::default() };
         let answer: pb::PutResponse = self.connection.unary(Method::Put, &request).await?;
@@ -97,7 +98,7 @@ impl Client for Getter {
 }
 
 /// Where keys are loaded and read in the same breath, a member may still be behind.
-async fn loaded(bench: &Bench, letter: u8) -> Result<Keys> {
+pub(super) async fn loaded(bench: &Bench, letter: u8) -> Result<Keys> {
     let keys = Keys::new(letter, bench.row.key_size, bench.row.keys)?;
     bench.load(keys, bench.row.keys).await?;
     for connection in &bench.connections {

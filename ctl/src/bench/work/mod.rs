@@ -1,8 +1,13 @@
 //! What the clients of each row do, and how they know that the answer is right.
 
+mod bulk;
+mod kube;
 mod kv;
+mod lease;
 mod load;
 mod txn;
+mod watch;
+mod watchers;
 
 use anyhow::Result;
 use quorate_client::proto::etcdserverpb as pb;
@@ -11,7 +16,7 @@ use super::drive::{Bench, Measured};
 use super::failure::Failure;
 use super::rows::Work;
 
-pub(crate) async fn run(bench: &mut Bench) -> Result<Measured> {
+pub(crate) async fn run(bench: &Bench) -> Result<Measured> {
     match bench.row.work {
         Work::Put => kv::put(bench).await,
         Work::GetLinearizable | Work::GetSerializable => kv::get(bench).await,
@@ -19,7 +24,15 @@ pub(crate) async fn run(bench: &mut Bench) -> Result<Measured> {
         Work::Mixed => kv::mixed(bench).await,
         Work::Txn => txn::own(bench).await,
         Work::TxnContend => txn::contend(bench).await,
-        other => anyhow::bail!("{other:?}"),
+        Work::WatchLatency => watch::latency(bench).await,
+        Work::Fanout => watch::fanout(bench).await,
+        Work::LeaseGrant => lease::grant(bench).await,
+        Work::LeaseKeepAlive => lease::keep_alive(bench).await,
+        Work::LeaseRevoke => lease::revoke(bench).await,
+        Work::KubeCreate | Work::KubeSteady | Work::KubeDelete | Work::KubeAll => kube::run(bench).await,
+        Work::Fill => bulk::fill(bench).await,
+        Work::List => bulk::list(bench).await,
+        Work::Count => bulk::count(bench).await,
     }
 }
 
