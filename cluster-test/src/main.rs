@@ -1,5 +1,7 @@
 //! `cluster-test`: how people reach the proving ground.
 
+mod commands;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +12,7 @@ use clap::{Parser, Subcommand};
 use cluster_test::failover::{self, FailoverOptions, How};
 use cluster_test::kill::{self, KillOptions, Summary};
 use cluster_test::programs;
+use commands::bench::BenchArgs;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Proves what Quorate promises, on real members")]
@@ -52,6 +55,8 @@ enum Verb {
         #[arg(long = "arg", allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Puts the same load on real etcd and on ours in turn; prints what both answered and cost
+    Bench(BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +87,7 @@ fn run(verb: Verb) -> Result<()> {
             print_line(&describe(&summary));
             Ok(())
         }
+        Verb::Bench(args) => commands::bench::run(args),
         Verb::Failover { tries, members, by, rate, binary, args } => {
             failover(&FailoverOptions { members, tries, how: by, rate, args }, binary)
         }

@@ -1,6 +1,7 @@
 //! One member: its process, its directory, its ports, its output.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -175,6 +176,21 @@ impl Member {
         Ok(kib * 1024)
     }
 
+    /// What its data directory takes on the disk.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        fn blocks(dir: &Path) -> Result<u64> {
+            let mut sum = 0;
+            for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                sum += if metadata.is_dir() { blocks(&entry.path())? } else { metadata.blocks() };
+            }
+            Ok(sum)
+        }
+        const BLOCK_BYTES: u64 = 512;
+        Ok(blocks(&self.data_dir())? * BLOCK_BYTES)
+    }
+
     /// kill -9, and back when the process is gone.
     pub fn kill(&mut self) {
         self.running = None;
@@ -295,7 +311,8 @@ impl Member {
         kill_process(self.pid()?, signal).context("signal the member")
     }
 
-    fn pid(&self) -> Result<Pid> {
+    /// The number of its process.
+    pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_child(&self.running.as_ref().context("find the process")?.process))
     }
 

@@ -36,6 +36,10 @@ pub(crate) use options::BenchArgs;
 use report::{FORMAT, Report};
 
 pub(crate) async fn run(args: &BenchArgs, endpoints: &str) -> Result<()> {
+    if args.list {
+        print::line(&rows::list());
+        return Ok(());
+    }
     let endpoints: Vec<String> = endpoints.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
     let meter = Meter::new(args.pid.clone())?;
     let mut report =

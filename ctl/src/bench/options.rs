@@ -9,8 +9,11 @@ use super::rows::{self, ROWS, Row, Work};
 #[command(after_help = rows::help())]
 pub(crate) struct BenchArgs {
     /// Rows to measure, one after the other
-    #[arg(required = true, value_name = "ROW")]
+    #[arg(required_unless_present = "list", value_name = "ROW")]
     pub(crate) rows: Vec<String>,
+    /// Prints the rows instead
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Operations under way at once
     #[arg(long)]
     clients: Option<usize>,

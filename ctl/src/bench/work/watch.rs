@@ -50,8 +50,9 @@ impl Client for Writer {
 async fn run(bench: &Bench, letter: u8, waits: bool) -> Result<Measured> {
     let keys = Keys::new(letter, bench.row.key_size, bench.row.keys)?;
     bench.clear(&keys).await?;
-    let mut watchers = vec![0; usize::try_from(bench.row.keys)?];
-    let count = watchers.len();
+    // Keys that nobody watches would have nothing to measure.
+    let count = usize::try_from(bench.row.keys)?.min(bench.row.watchers);
+    let mut watchers = vec![0; count];
     let mut watched = Vec::with_capacity(bench.row.watchers);
     for watcher in 0..bench.row.watchers {
         watchers[watcher % count] += 1;

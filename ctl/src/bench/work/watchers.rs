@@ -54,6 +54,7 @@ impl Sink {
     /// The write was not done.
     pub(super) fn expect_not(&self, events: u64) {
         self.expected.fetch_sub(events, Ordering::Relaxed);
+        self.complete.notify_waiters();
     }
 
     /// `value` with the time in front, from which its delivery is measured.
@@ -67,8 +68,13 @@ impl Sink {
 
     /// Until all that is expected has come.
     pub(super) async fn complete(&self) {
-        while self.delivered.load(Ordering::Relaxed) < self.expected.load(Ordering::Relaxed) {
-            self.complete.notified().await;
+        loop {
+            // Before the look: what comes between the two wakes it.
+            let notified = self.complete.notified();
+            if self.delivered.load(Ordering::Relaxed) >= self.expected.load(Ordering::Relaxed) {
+                return;
+            }
+            notified.await;
         }
     }
 
@@ -90,7 +96,7 @@ impl Sink {
         }
         let delivered = self.delivered.fetch_add(count, Ordering::Relaxed) + count;
         if delivered >= self.expected.load(Ordering::Relaxed) {
-            self.complete.notify_one();
+            self.complete.notify_waiters();
         }
     }
 }
