@@ -29,5 +29,5 @@ pub(crate) enum Verb {
     /// Prints what the member says of itself
     Status,
     /// Puts a load on a server; says how fast it answered and what it cost
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
 }
