@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::failure::Failure;
 use super::frame::{Deframer, frame};
+use super::socket::Socket;
 
 /// Large enough that no window is ever waited for.
 const WINDOW_BYTES: u32 = 64 << 20;
@@ -73,7 +74,7 @@ impl Connection {
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES).enable_push(false);
         let (sender, connection) =
-            builder.handshake(socket).await.with_context(|| format!("speak HTTP/2 to {address}"))?;
+            builder.handshake(Socket(socket)).await.with_context(|| format!("speak HTTP/2 to {address}"))?;
         // Its end is seen by every stream on it.
         tokio::spawn(connection);
         let uri = |path| Uri::builder().scheme("http").authority(address).path_and_query(path).build();

@@ -23,6 +23,7 @@ mod progress;
 mod recorder;
 mod report;
 mod rows;
+mod socket;
 mod work;
 
 use std::fs;
