@@ -220,28 +220,4 @@ fn check_status(status: http::StatusCode, fields: &HeaderMap) -> Result<(), Fail
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_method_has_its_place() {
-        for (place, (method, _)) in Method::ALL.into_iter().enumerate() {
-            assert_eq!(method as usize, place);
-        }
-    }
-
-    #[test]
-    fn only_status_zero_is_success() {
-        let fields = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
-            pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
-        };
-        let check = |pairs| check_status(http::StatusCode::OK, &fields(pairs));
-        assert_eq!(check(&[("grpc-status", "0")]), Ok(()));
-        let refused = Failure::Status { code: 8, message: "too many".to_owned() };
-        assert_eq!(check(&[("grpc-status", "8"), ("grpc-message", "too many")]), Err(refused));
-        assert!(matches!(check(&[("grpc-message", "x")]), Err(Failure::Transport(_))));
-        assert!(matches!(check(&[("grpc-status", "none")]), Err(Failure::Transport(_))));
-        let proxy = check_status(http::StatusCode::BAD_GATEWAY, &fields(&[("grpc-status", "0")]));
-        assert!(matches!(proxy, Err(Failure::Transport(_))));
-    }
-}
+mod tests;

@@ -31,7 +31,7 @@ use super::rows::Row;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// No answer for so long is a failure of the row.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// One of those who ask.
 pub(crate) trait Client: Send + 'static {
@@ -180,7 +180,7 @@ impl Bench {
             Ok(done) => done,
             Err(_) => {
                 for _ in 0..running.len() {
-                    self.recorder.failed(&Failure::Transport(format!("none within {ANSWER_WITHIN:?}")));
+                    self.recorder.failed(&late());
                 }
                 running.abort_all();
                 Ok(())
@@ -196,9 +196,30 @@ impl Bench {
 
     pub(crate) async fn delete(&self, key: Bytes, range_end: Bytes) -> Result<()> {
         let request = pb::DeleteRangeRequest { key, range_end, ..Default::default() };
-        let answer = self.connection(0).unary::<pb::DeleteRangeResponse>(Method::DeleteRange, &request).await;
-        answer.context("delete what an earlier run left").map(drop)
+        let mut connection = self.connection(0);
+        let answer = in_time(connection.unary::<pb::DeleteRangeResponse>(Method::DeleteRange, &request)).await;
+        answer.context("delete what an earlier run left")?;
+        self.settle().await
     }
+
+    /// Every member that is asked has seen all that was written before: a linearizable read on each connection.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        for connection in &self.connections {
+            let request = pb::RangeRequest { key: b"~".as_slice().into(), ..Default::default() };
+            let answer = in_time(connection.clone().unary::<pb::RangeResponse>(Method::Range, &request)).await;
+            answer.context("read from every member")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is asked before and after the measuring has a time limit of its own.
+pub(crate) async fn in_time<T>(answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(ANSWER_WITHIN, answer).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn late() -> Failure {
+    Failure::Transport(format!("none within {ANSWER_WITHIN:?}"))
 }
 
 async fn work<C: Client>(mut client: C, pace: Arc<Pace>, recorder: Arc<Recorder>) -> C {
@@ -218,7 +239,7 @@ async fn work<C: Client>(mut client: C, pace: Arc<Pace>, recorder: Arc<Recorder>
 async fn leader(endpoints: &[String]) -> Result<String> {
     for endpoint in endpoints {
         let mut connection = Connection::open(endpoint).await?;
-        let status: pb::StatusResponse = connection.unary(Method::Status, &pb::StatusRequest {}).await?;
+        let status = in_time(connection.unary::<pb::StatusResponse>(Method::Status, &pb::StatusRequest {})).await?;
         if status.header.is_some_and(|header| header.member_id == status.leader) {
             return Ok(endpoint.clone());
         }

@@ -13,7 +13,7 @@ use super::Revisions;
 use super::kv::{Asker, loaded};
 use crate::bench::connection::{Connection, Method};
 use crate::bench::data::{Keys, Values};
-use crate::bench::drive::{Bench, Client, Done, Measured};
+use crate::bench::drive::{Bench, Client, Done, Measured, in_time};
 use crate::bench::failure::Failure;
 use crate::bench::pace::Pace;
 
@@ -52,7 +52,7 @@ pub(super) async fn fill(bench: &Bench) -> Result<Measured> {
     let fillers =
         (0..bench.row.clients).map(|client| Filler { asker: Asker::new(bench, client, keys), next: next.clone() });
     let (mut measured, _) = bench.drive(fillers.collect(), bench.row.keys).await?;
-    if let Err(failure) = counted(&mut bench.connection(0), keys, bench.row.keys).await {
+    if let Err(failure) = in_time(counted(&mut bench.connection(0), keys, bench.row.keys)).await {
         bench.recorder.failed(&failure);
     }
     measured.recorded.failures = bench.recorder.so_far().failures;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use quorate_client::proto::etcdserverpb as pb;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use super::Revisions;
 use crate::bench::connection::{Connection, Method};
 use crate::bench::data::{Keys, Values};
-use crate::bench::drive::{Bench, Client, Done, Measured};
+use crate::bench::drive::{Bench, Client, Done, Measured, in_time};
 use crate::bench::failure::Failure;
 use crate::bench::rows::Work;
 
@@ -80,7 +80,7 @@ pub(super) async fn put(bench: &Bench) -> Result<Measured> {
     let (mut measured, putters) = bench.run(|client| Ok(Putter(Asker::new(bench, client, keys)))).await?;
     // What each of them wrote last must be there. Another may have written it since, with the same value.
     for Putter(mut asker) in putters {
-        if let Err(failure) = asker.get(asker.last).await {
+        if let Err(failure) = in_time(asker.get(asker.last)).await {
             bench.recorder.failed(&failure);
         }
     }
@@ -97,16 +97,11 @@ impl Client for Getter {
     }
 }
 
-/// Where keys are loaded and read in the same breath, a member may still be behind.
+/// The keys of the row, each with the value of its number, on every member that is asked.
 pub(super) async fn loaded(bench: &Bench, letter: u8) -> Result<Keys> {
     let keys = Keys::new(letter, bench.row.key_size, bench.row.keys)?;
     bench.load(keys, bench.row.keys).await?;
-    for connection in &bench.connections {
-        // A linearizable read on every member: it has seen what was loaded.
-        let request = pb::RangeRequest { key: keys.key(0), count_only: true, ..Default::default() };
-        let answer = connection.clone().unary::<pb::RangeResponse>(Method::Range, &request).await;
-        answer.context("read from every member")?;
-    }
+    bench.settle().await?;
     Ok(keys)
 }
 

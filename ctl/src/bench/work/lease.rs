@@ -8,7 +8,7 @@ use quorate_client::proto::etcdserverpb as pb;
 use tokio::task::JoinSet;
 
 use crate::bench::connection::{Connection, Method, Receiver, Sender};
-use crate::bench::drive::{Bench, Client, Done, Measured};
+use crate::bench::drive::{Bench, Client, Done, Measured, in_time};
 use crate::bench::failure::Failure;
 
 /// What a row leaves is gone after that.
@@ -34,7 +34,7 @@ async fn granted(bench: &Bench, count: u64) -> Result<Vec<i64>> {
         tasks.spawn(async move {
             let mut ids = Vec::with_capacity(share);
             for _ in 0..share {
-                ids.push(grant_one(&mut connection).await?);
+                ids.push(in_time(grant_one(&mut connection)).await?);
             }
             Ok::<_, Failure>(ids)
         });

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::bench::connection::Method;
 use crate::bench::data::Keys;
-use crate::bench::drive::Bench;
+use crate::bench::drive::{Bench, in_time};
 
 /// etcd allows 128 operations and 1.5 MiB in a transaction.
 const BATCH_KEYS_MAX: u64 = 100;
@@ -42,7 +42,9 @@ impl Bench {
                     };
                     let success = (first..count.min(first + batch)).map(put).collect();
                     let request = pb::TxnRequest { success, ..Default::default() };
-                    connection.unary::<pb::TxnResponse>(Method::Txn, &request).await.context("load the keys")?;
+                    in_time(connection.unary::<pb::TxnResponse>(Method::Txn, &request))
+                        .await
+                        .context("load the keys")?;
                 }
             });
         }

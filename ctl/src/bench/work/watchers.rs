@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::bench::connection::{Connection, Method, Receiver, Sender};
-use crate::bench::drive::Bench;
+use crate::bench::drive::{Bench, in_time};
 use crate::bench::failure::Failure;
 use crate::bench::recorder::Recorder;
 
@@ -122,7 +122,7 @@ impl Watchers {
         let mut streams = JoinSet::new();
         for stream in 0..bench.row.streams {
             let own: Vec<_> = watched.iter().skip(stream).step_by(bench.row.streams).cloned().collect();
-            let opened = Stream::open(bench.connection(stream), own).await;
+            let opened = in_time(Stream::open(bench.connection(stream), own)).await;
             let opened = opened.with_context(|| format!("open watch stream {stream} of {}", bench.row.streams))?;
             streams.spawn(opened.follow(Arc::clone(&sink)));
         }
