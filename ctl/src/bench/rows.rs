@@ -190,8 +190,8 @@ pub(crate) const ROWS: [Row; 33] = [
     Row { name: "count-10k", keys: 10_000, ..COUNT },
     Row { name: "count-100k", keys: 100_000, ..COUNT },
     Row { name: "count-1m", keys: 1_000_000, ..COUNT },
-    Row { name: "list-10k", keys: 10_000, ..LIST },
-    Row { name: "list-100k", keys: 100_000, ..LIST },
+    Row { name: "list-10k", keys: 10_000, total: 30, ..LIST },
+    Row { name: "list-100k", keys: 100_000, total: 5, ..LIST },
 ];
 const ONE9: Row = Row { connections: 9, ..ONE };
 const FILL: &str = "puts of every key once, in random order, by 200 clients";
