@@ -128,7 +128,10 @@ fn row(text: &mut String, line: &Line, cpu_scale: f64) {
         ),
         None => "- | - | -".to_owned(),
     };
-    let ratio = line.cpu_ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+    let ratio = line.cpu_ratio.map_or("-".to_owned(), |ratio| {
+        // A hundredth would hide what is a hundred times cheaper.
+        if ratio < 0.095 { format!("{ratio:.3}") } else { format!("{ratio:.2}") }
+    });
     let failed = if line.failed > 0 { format!(" ({} FAILED)", line.failed) } else { String::new() };
     let (etcd, quorate) = (side(line.etcd), side(line.quorate));
     writeln!(text, "| {}{failed} | {etcd} | {quorate} | {ratio} |", line.row).expect("a string takes everything");
