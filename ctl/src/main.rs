@@ -4,6 +4,8 @@ mod args;
 mod bench;
 mod print;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use args::{Args, Verb};
 use clap::Parser;
@@ -14,8 +16,17 @@ use quorate_client::Client;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quoratectl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
     let connect = || Client::connect(&args.endpoint);
     match args.verb {
         Verb::Get { key, prefix } if prefix => print::key_values(&connect().await?.get_prefix(&key).await?),

@@ -69,7 +69,7 @@ impl Connection {
             bail!("{endpoint}: the load is sent in plaintext only");
         }
         let address = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
-        let socket = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+        let socket = TcpStream::connect(address).await.with_context(|| format!("connect to --endpoint {address}"))?;
         socket.set_nodelay(true).context("set TCP_NODELAY")?;
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES).enable_push(false);
