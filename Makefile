@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test lint clean
+.PHONY: help setup build run test bench lint clean
 
 export CARGO_TARGET_DIR := $(or $(QUORATE_TARGET),$(CURDIR)/target/make)
 export QUORATE_BIN := $(CARGO_TARGET_DIR)/release
@@ -46,6 +46,11 @@ test: ## Runs everything: unit, model and cluster tests against real etcd, then 
 	cargo build --release --workspace --locked --bins --tests
 	cargo test --release --workspace --locked
 	$(lint)
+
+bench: build ## Measures real etcd and ours in turn (ARGS="--rows put-100 --rounds 3 --json FILE")
+	@scripts/setup test
+	$(etcd)
+	exec "$$QUORATE_BIN/cluster-test" bench $(ARGS)
 
 lint: setup ## Clippy (warnings are errors) and the format check
 	@$(rocksdb)

@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use error::{Error, Phase};
 pub use kv::KeyValue;
+pub use quorate_proto as proto;
 pub use quorate_proto::etcdserverpb::StatusResponse as Status;
 
 /// How long the connection may take to come up.

@@ -8,12 +8,15 @@
 //!  machine     a disk whose power can be cut, and how it is said that there is none
 //!  same        a client program on real etcd and on ours: the same lines
 //!  failover    the leader gone under load, and how long until another one serves
+//!  kill        kill -9 under load; nothing acknowledged is lost
+//!  bench       the same load on real etcd and on ours
 //!  transcript  golden scripts: shell lines, and what they print
 //! ```
 //!
 //! Left out: anything of the server's inside. A member is a program with etcd's flags and etcd's API, so that everything here runs
 //! against real etcd as well; where the two are compared, real etcd is right.
 
+pub mod bench;
 pub mod cluster;
 pub mod disk_fault;
 pub mod failover;

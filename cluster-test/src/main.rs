@@ -1,5 +1,7 @@
 //! `cluster-test`: how people reach the proving ground.
 
+mod commands;
+
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +15,7 @@ use cluster_test::interrupt::{RunOptions, Summary};
 use cluster_test::machine::{EXIT_CODE_NOT_RUN, NotRun};
 use cluster_test::power_cut::{self, CutSummary};
 use cluster_test::{kill, programs};
+use commands::bench::BenchArgs;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Proves what Quorate promises, on real members")]
@@ -94,6 +97,8 @@ enum Verb {
         #[arg(long, default_value_t = 2_000)]
         end_within_ms: u64,
     },
+    /// Puts the same load on real etcd and on ours in turn; prints what both answered and cost
+    Bench(BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -126,6 +131,7 @@ fn run(verb: Verb) -> Result<()> {
             print_line(&format!("{}; nothing lost, nothing invented", describe("kills", &summary)));
             Ok(())
         }
+        Verb::Bench(args) => commands::bench::run(args),
         Verb::Failover { tries, members, by, rate, binary, args } => {
             failover(&FailoverOptions { members, tries, how: by, rate, args }, binary)
         }

@@ -1,9 +1,10 @@
 //! Where the programs under test are. Missing is an error that says how to get them, never a reason to skip.
 //!
 //! ```text
-//!  quorate   QUORATE_BIN (the file, or its directory) | beside this program | cargo build --release -p quorate-server
-//!  etcd*     QUORATE_ETCD_BIN (a directory)           | scripts/etcd
-//!  Go        QUORATE_GO_CLIENT_BIN (a directory)      | scripts/etcd go-client
+//!  quorate     QUORATE_BIN (the file, or its directory) | beside this program | cargo build --release -p quorate-server
+//!  quoratectl  in the directory QUORATE_BIN | beside this program | cargo build --release -p quoratectl
+//!  etcd*       QUORATE_ETCD_BIN (a directory)           | scripts/etcd
+//!  Go          QUORATE_GO_CLIENT_BIN (a directory)      | scripts/etcd go-client
 //! ```
 
 use std::env;
@@ -20,6 +21,18 @@ type Found = OnceLock<std::result::Result<PathBuf, String>>;
 pub fn quorate() -> Result<&'static Path> {
     static FOUND: Found = OnceLock::new();
     once(&FOUND, find_quorate)
+}
+
+/// Our command line.
+pub fn quoratectl() -> Result<&'static Path> {
+    static FOUND: Found = OnceLock::new();
+    once(&FOUND, || {
+        let given = env::var_os("QUORATE_BIN").map(|dir| PathBuf::from(dir).join("quoratectl"));
+        match given.filter(|path| path.is_file()) {
+            Some(path) => Ok(path),
+            None => beside("quoratectl", "quoratectl").context("find our command line"),
+        }
+    })
 }
 
 /// Real etcd.
@@ -90,28 +103,31 @@ fn find_quorate() -> Result<PathBuf> {
         }
         return Ok(path);
     }
+    beside("quorate-server", "quorate").context("find our server (QUORATE_BIN names one that is built)")
+}
+
+/// A program of this workspace, where cargo puts it.
+fn beside(package: &str, name: &str) -> Result<PathBuf> {
     let this = env::current_exe().context("find this program")?;
     let dir = this.parent().context("find this program's directory")?;
     // Cargo puts tests into <target>/release/deps, and the programs one above.
     if dir.file_name().is_some_and(|name| name == "deps") {
-        return build_quorate(dir.parent().context("find the target directory")?);
+        return build(package, name, dir.parent().context("find the target directory")?);
     }
-    inside(dir, "quorate").context("find our server beside this program (or set QUORATE_BIN)")
+    inside(dir, name).context("look beside this program")
 }
 
-/// Whoever runs the tests alone has not built the server; where it is built already this costs a fraction of a second.
-fn build_quorate(profile_dir: &Path) -> Result<PathBuf> {
+/// Whoever runs the tests alone has not built the programs; where one is built already this costs a fraction of a second.
+fn build(package: &str, name: &str, profile_dir: &Path) -> Result<PathBuf> {
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--release", "-p", "quorate-server", "--bin", "quorate", "--target-dir"])
+        .args(["build", "--quiet", "--release", "-p", package, "--bin", name, "--target-dir"])
         .arg(profile_dir.parent().context("find the target directory")?)
         .current_dir(repository())
         .stdin(Stdio::null())
         .status()
         .context("run cargo")?;
     if !status.success() {
-        bail!(
-            "no quorate to test: cargo build --release -p quorate-server: {status} (QUORATE_BIN names one that is built)"
-        );
+        bail!("no {name} to test: cargo build --release -p {package}: {status}");
     }
-    inside(profile_dir, "quorate")
+    inside(profile_dir, name)
 }

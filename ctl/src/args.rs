@@ -2,11 +2,13 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchArgs;
+
 #[derive(Debug, Parser)]
 #[command(version, about = "Talks to a Quorate or etcd member")]
 pub(crate) struct Args {
-    /// host:port of a member
-    #[arg(long, alias = "endpoints", env = "ETCDCTL_ENDPOINTS", default_value = "127.0.0.1:2379")]
+    /// host:port of a member; `bench` takes several, with commas
+    #[arg(long, alias = "endpoints", global = true, env = "ETCDCTL_ENDPOINTS", default_value = "127.0.0.1:2379")]
     pub(crate) endpoint: String,
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -26,4 +28,6 @@ pub(crate) enum Verb {
     Del { key: String },
     /// Prints what the member says of itself
     Status,
+    /// Puts a load on a server; says how fast it answered and what it cost
+    Bench(Box<BenchArgs>),
 }

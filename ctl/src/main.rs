@@ -1,26 +1,43 @@
-//! `quoratectl`, as far as it goes in this release: get, put, del and status. etcd's own `etcdctl` does everything else.
+//! `quoratectl`, as far as it goes in this release: get, put, del, status, and bench. etcd's own `etcdctl` does everything else.
 
 mod args;
+mod bench;
 mod print;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use args::{Args, Verb};
 use clap::Parser;
 use quorate_client::Client;
 
+/// `bench` asks for memory as often as the server does, on the server's processors.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let args = Args::parse();
-    let client = Client::connect(&args.endpoint).await?;
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quoratectl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    let connect = || Client::connect(&args.endpoint);
     match args.verb {
-        Verb::Get { key, prefix } if prefix => print::key_values(&client.get_prefix(&key).await?),
-        Verb::Get { key, .. } => print::key_values(client.get(&key).await?.as_slice()),
+        Verb::Get { key, prefix } if prefix => print::key_values(&connect().await?.get_prefix(&key).await?),
+        Verb::Get { key, .. } => print::key_values(connect().await?.get(&key).await?.as_slice()),
         Verb::Put { key, value } => {
-            client.put(&key, &value).await?;
+            connect().await?.put(&key, &value).await?;
             print::line("OK");
         }
-        Verb::Del { key } => print::line(&client.delete(&key).await?.to_string()),
-        Verb::Status => print::status(&args.endpoint, &client.status().await?),
+        Verb::Del { key } => print::line(&connect().await?.delete(&key).await?.to_string()),
+        Verb::Status => print::status(&args.endpoint, &connect().await?.status().await?),
+        Verb::Bench(bench) => bench::run(&bench, &args.endpoint).await?,
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -180,6 +181,21 @@ impl Member {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("find VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
         Ok(kib * 1024)
+    }
+
+    /// What its data directory takes on the disk.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        fn blocks(dir: &Path) -> Result<u64> {
+            let mut sum = 0;
+            for entry in fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
+                let entry = entry?;
+                let metadata = entry.metadata()?;
+                sum += if metadata.is_dir() { blocks(&entry.path())? } else { metadata.blocks() };
+            }
+            Ok(sum)
+        }
+        const BLOCK_BYTES: u64 = 512;
+        Ok(blocks(&self.data_dir())? * BLOCK_BYTES)
     }
 
     /// kill -9, and back when the process is gone.

@@ -1,0 +1,3 @@
+//! Verbs with so many flags that they would hide the others in `main.rs`.
+
+pub(crate) mod bench;
