@@ -33,6 +33,8 @@ mod install;
 pub mod rows;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use crate::types::{Fault, LogPosition};
 

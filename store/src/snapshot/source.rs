@@ -19,7 +19,7 @@ use crate::types::{Fault, LogPosition, REVISION_FIRST};
 /// Between two chunks only the view is held: as long as this lives, versions that are overwritten stay on disk.
 pub struct SnapshotChunks {
     view: Box<dyn View>,
-    head: SnapshotHead,
+    pub(super) head: SnapshotHead,
     chain: Chain,
     chunk_bytes: usize,
     stage: Stage,
