@@ -130,7 +130,8 @@ fn nothing_is_lost_repeated_or_out_of_order_across_any_mix_of_installs() {
     for seed in 0..300 {
         let mut dice = Dice(seed);
         let ring_bytes = [0, 500, 1 << 20][dice.below(3) as usize];
-        let mut pair = Pair::new(Limits { ring_bytes, page_revisions: 1 + dice.below(5) as usize, ..Limits::default() });
+        let mut pair =
+            Pair::new(Limits { ring_bytes, page_revisions: 1 + dice.below(5) as usize, ..Limits::default() });
         let mut client = pair.client();
         // By watch id: the next revision to come; none when the watcher is gone.
         let mut next: Vec<Option<i64>> = Vec::new();
