@@ -166,7 +166,8 @@ impl Reader {
     }
 
     /// Removes the states that were replaced by installed snapshots and are no longer read by anybody, and returns how
-    /// many still are. To be called now and then after an install, by someone who may wait: it can take seconds.
+    /// many still are. To be called now and then after an install, by someone who may wait: it can take seconds. A fault
+    /// says that something of them was left, which the next start removes; what is served is not touched by it.
     pub fn reclaim(&self) -> Result<usize, Fault> {
         self.published().engine.reclaim()
     }

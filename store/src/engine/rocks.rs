@@ -210,6 +210,7 @@ impl Engine for RocksEngine {
     }
 
     fn replacement(&self, bytes_expected: u64) -> Result<Box<dyn Replacement>, Fault> {
+        self.home.reclaim()?; // there may be no room for three
         Ok(Box::new(RocksReplacement::begin(&self.home, bytes_expected)?))
     }
 

@@ -37,7 +37,7 @@ impl Generations {
     pub(super) fn find(base: &Path) -> Result<Self, Fault> {
         let base = base.to_owned();
         let pointer = beside(&base, ".current");
-        let named = match fs::read_to_string(&pointer) {
+        let named = match fs::read(&pointer) {
             Ok(text) => Some(parse(&text).ok_or_else(|| {
                 Fault::Data(format!("{}: damaged; it says which directory holds the state", pointer.display()))
             })?),
@@ -66,13 +66,12 @@ impl Generations {
         self.found
     }
 
-    /// Removes all that does not count.
+    /// Removes all that does not count, and makes sure of the name of what does: it may just have been created.
     pub(super) fn sweep(&self) -> Result<(), Fault> {
-        let others = self.others()?;
-        for (_, path) in &others {
-            remove(path)?;
+        for (_, path) in self.others()? {
+            remove(&path)?;
         }
-        if others.is_empty() { Ok(()) } else { self.sync_parent() }
+        self.sync_parent()
     }
 
     /// An empty directory for a new generation, which nothing names yet.
@@ -186,7 +185,8 @@ fn encode(number: u64) -> String {
     format!("{line}crc32c {:08x}\n", crc32c::crc32c(line.as_bytes()))
 }
 
-fn parse(text: &str) -> Option<u64> {
+fn parse(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
     let (line, _) = text.split_once('\n')?;
     let number = parse_number(line.strip_prefix("generation ")?)?;
     (encode(number) == text).then_some(number)
@@ -226,7 +226,12 @@ fn fault(operation: &str, path: &Path, error: &io::Error) -> Fault {
 /// The files of a directory, and its name in its parent.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
-        File::open(entry?.path())?.sync_all()?;
+        match File::open(entry?.path()) {
+            Ok(file) => file.sync_all()?,
+            // Compaction goes on meanwhile, and syncs what it writes itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     File::open(directory)?.sync_all()?;
     File::open(parent(directory))?.sync_all()
