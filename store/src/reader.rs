@@ -95,7 +95,7 @@ impl Reader {
 
     /// Every id that was ever removed, in order.
     pub fn removed_members(&self) -> Vec<u64> {
-        self.state().cluster.removed.iter().copied().collect()
+        self.published().state.cluster.removed.iter().copied().collect()
     }
 
     pub fn member_removed(&self, id: u64) -> bool {
