@@ -61,7 +61,8 @@ impl Pair {
         }
         let mut chunks = self.leader.reader().snapshot().unwrap().with_chunk_bytes(100).map(Result::unwrap);
         let mut sink = self.follower.reader().receive(&chunks.next().unwrap()).unwrap();
-        chunks.for_each(|chunk| drop(sink.push(&chunk).unwrap()));
+        let last = chunks.fold(false, |_, chunk| sink.push(&chunk).unwrap());
+        assert!(last);
         let installed = self.follower.install(sink.finish().unwrap()).unwrap();
         self.hub.installed(installed.revision, installed.compacted);
     }
