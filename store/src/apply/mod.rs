@@ -159,7 +159,7 @@ impl Store {
 
     /// Whether the engine would make a writer wait now.
     pub fn is_stalled(&self) -> bool {
-        self.engine.is_stalled()
+        self.current.engine.is_stalled()
     }
 
     pub fn compaction_done(&self) -> bool {
