@@ -3,7 +3,7 @@
 //! ```text
 //!   <data-dir>/LOCK             held by the process that uses it
 //!   <data-dir>/member/identity  cluster and member id, written once at bootstrap
-//!   <data-dir>/member/state/    the engine
+//!   <data-dir>/member/state/    the engine; after an installed snapshot state.<n>/, and state.current that says so
 //!   <data-dir>/member/wal/      the Raft log, unless --wal-dir says otherwise
 //! ```
 

@@ -7,6 +7,8 @@
 //!   entries ──▶ Store::apply ──▶ overlay ──▶ one atomic batch ──▶ Engine
 //!                   │                                               │
 //!                   └──▶ Applied: answers and effects               └──▶ Reader::view: frozen, consistent reads
+//!
+//!   Reader::snapshot ─chunks─▶ (another member) Reader::receive ─▶ Store::install: a new engine in the place of the old
 //! ```
 
 mod alarm;
@@ -21,6 +23,7 @@ pub mod mvcc;
 pub mod overlay;
 mod quota;
 mod reader;
+pub mod snapshot;
 mod state;
 mod types;
 
@@ -32,4 +35,7 @@ pub use keys::LeaseRecord;
 pub use mvcc::{EventPage, KeyRange, KeyspaceHash, validate_range};
 pub use quota::{COST_LEASE_GRANT_BYTES, cost_put, cost_txn};
 pub use reader::{FlushedMembership, RangePiece, Reader, StoreView};
+pub use snapshot::{
+    InstallError, Installed, ReceivedSnapshot, SnapshotChunks, SnapshotHead, SnapshotSink, TransferError,
+};
 pub use types::{Failure, Fault, LEASE_TTL_SECS_MAX, LogPosition, REVISION_FIRST, Rejection, Revision};

@@ -5,114 +5,115 @@
 //! applied position of both and takes another one in the rare case that they differ.
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::mvccpb::KeyValue;
 
 use crate::apply::flushed;
 use crate::auth::AuthState;
-use crate::engine::{Direction, Engine, Family, Span, View};
+use crate::engine::{Family, Span, View};
 use crate::keys::{self, LeaseRecord, meta};
 use crate::lease;
 use crate::mvcc::{EventPage, KeyRange, Keyspace, KeyspaceHash, Want, sort};
-use crate::state::State;
+use crate::snapshot::{SnapshotChunks, SnapshotSink, TransferError};
+use crate::state::{Board, Published, State};
 use crate::types::{Failure, Fault, LogPosition, Rejection};
 
 /// A cheap handle for readers. Clones share everything.
 #[derive(Clone)]
 pub struct Reader {
-    engine: Arc<dyn Engine>,
-    published: Arc<RwLock<Arc<State>>>,
+    board: Board,
 }
 
 impl Reader {
-    pub(crate) fn new(engine: Arc<dyn Engine>, published: Arc<RwLock<Arc<State>>>) -> Self {
-        Self { engine, published }
+    pub(crate) fn new(board: Board) -> Self {
+        Self { board }
     }
 
-    fn state(&self) -> Arc<State> {
-        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn published(&self) -> Arc<Published> {
+        self.board.published()
     }
 
     /// The state as of the last group applied.
     pub fn view(&self) -> Result<StoreView, Fault> {
         loop {
-            let state = self.state();
-            let view = self.engine.view();
+            let published = self.published();
+            let view = published.engine.view();
             let applied = match view.get(Family::Meta, meta::APPLIED)? {
                 Some(position) => keys::decode_position(&position)?,
                 None => LogPosition::default(),
             };
-            if applied == state.applied {
-                return Ok(StoreView { view, state });
+            if applied == published.state.applied {
+                return Ok(StoreView { view, published });
             }
             std::hint::spin_loop();
         }
     }
 
     pub fn applied(&self) -> LogPosition {
-        self.state().applied
+        self.published().state.applied
     }
 
     /// The newest main revision.
     pub fn revision(&self) -> i64 {
-        self.state().tracks.revision
+        self.published().state.tracks.revision
     }
 
     /// -1 before the first compaction.
     pub fn compacted(&self) -> i64 {
-        self.state().tracks.compacted
+        self.published().state.tracks.compacted
     }
 
     /// The compacted revision below which nothing is left on disk.
     pub fn walked(&self) -> i64 {
-        self.state().walk.walked
+        self.published().state.walk.walked
     }
 
     /// Logical bytes of all versions; never 0, as clients divide by it.
     pub fn logical_bytes(&self) -> i64 {
-        self.state().tracks.bytes.max(keys::VERSION_OVERHEAD_BYTES)
+        self.published().state.tracks.bytes.max(keys::VERSION_OVERHEAD_BYTES)
     }
 
     pub fn auth(&self) -> AuthState {
-        self.state().auth.clone()
+        self.published().state.auth.clone()
     }
 
     pub fn alarms(&self, kind: pb::AlarmType) -> Vec<pb::AlarmMember> {
-        self.state().alarms.list(kind)
+        self.published().state.alarms.list(kind)
     }
 
     pub fn alarm_raised(&self, kind: pb::AlarmType) -> bool {
-        self.state().alarms.raised(kind)
+        self.published().state.alarms.raised(kind)
     }
 
     /// Members by id, as of the last entry applied.
     pub fn members(&self) -> Vec<pb::Member> {
-        self.state().cluster.members.values().cloned().collect()
+        self.published().state.cluster.members.values().cloned().collect()
     }
 
     /// Every id that was ever removed, in order.
     pub fn removed_members(&self) -> Vec<u64> {
-        self.state().cluster.removed.iter().copied().collect()
+        self.published().state.cluster.removed.iter().copied().collect()
     }
 
     pub fn member_removed(&self, id: u64) -> bool {
-        self.state().cluster.removed.contains(&id)
+        self.published().state.cluster.removed.contains(&id)
     }
 
     /// Empty until the leader has set it.
     pub fn cluster_version(&self) -> String {
-        self.state().cluster.version.clone()
+        self.published().state.cluster.version.clone()
     }
 
     /// See [`crate::apply::Membership::encoded`].
-    pub fn membership(&self) -> bytes::Bytes {
-        self.state().cluster.membership.clone()
+    pub fn membership(&self) -> Bytes {
+        self.published().state.cluster.membership.clone()
     }
 
     pub fn lease(&self, id: i64) -> Result<Option<LeaseRecord>, Fault> {
-        match self.engine.get(Family::Leases, &keys::lease_key(id))? {
+        match self.published().engine.get(Family::Leases, &keys::lease_key(id))? {
             Some(record) => LeaseRecord::decode(&record).map(Some),
             None => Ok(None),
         }
@@ -120,21 +121,24 @@ impl Reader {
 
     /// Makes everything applied so far durable. Returns the position that a crash would come back to.
     pub fn flush(&self) -> Result<LogPosition, Fault> {
-        self.engine.flush()?;
-        self.flushed()
+        let published = self.published();
+        published.engine.flush()?;
+        flushed(&*published.engine)
     }
 
     pub fn flushed(&self) -> Result<LogPosition, Fault> {
-        flushed(&*self.engine)
+        flushed(&*self.published().engine)
     }
 
     /// The position that a crash would come back to, and the membership there.
     pub fn flushed_membership(&self) -> Result<FlushedMembership, Fault> {
+        let published = self.published();
+        let engine = &*published.engine;
         loop {
-            let position = self.flushed()?;
-            let membership = self.engine.get_flushed(Family::Meta, meta::MEMBERSHIP)?.unwrap_or_default();
+            let position = flushed(engine)?;
+            let membership = engine.get_flushed(Family::Meta, meta::MEMBERSHIP)?.unwrap_or_default();
             // A flush between the two look-ups would pair one's position with the other's membership.
-            if self.flushed()? == position {
+            if flushed(engine)? == position {
                 return Ok(FlushedMembership { position, membership });
             }
         }
@@ -142,11 +146,30 @@ impl Reader {
 
     /// An independent, durable copy of the state in `directory`, which must not exist.
     pub fn checkpoint(&self, directory: &Path) -> Result<(), Fault> {
-        self.engine.checkpoint(directory)
+        self.published().engine.checkpoint(directory)
     }
 
     pub fn physical_bytes(&self) -> u64 {
-        self.engine.physical_bytes()
+        self.published().engine.physical_bytes()
+    }
+
+    /// The chunks of a snapshot of the state as of the last group applied.
+    pub fn snapshot(&self) -> Result<SnapshotChunks, Fault> {
+        self.view()?.into_snapshot()
+    }
+
+    /// Begins to receive a snapshot whose first chunk is `head`, beside the state that is being served. What comes of it
+    /// is given to [`crate::Store::install`]. Refused when the snapshot has nothing new, or the disk no room for it.
+    pub fn receive(&self, head: &Bytes) -> Result<SnapshotSink, TransferError> {
+        let published = self.published();
+        SnapshotSink::begin(&*published.engine, published.state.applied, head)
+    }
+
+    /// Removes the states that were replaced by installed snapshots and are no longer read by anybody, and returns how
+    /// many still are. To be called now and then after an install, by someone who may wait: it can take seconds. A fault
+    /// says that something of them was left, which the next start removes; what is served is not touched by it.
+    pub fn reclaim(&self) -> Result<usize, Fault> {
+        self.published().engine.reclaim()
     }
 }
 
@@ -155,13 +178,13 @@ impl Reader {
 pub struct FlushedMembership {
     pub position: LogPosition,
     /// See [`crate::Membership::encoded`].
-    pub membership: bytes::Bytes,
+    pub membership: Bytes,
 }
 
 /// One frozen state. Pins space while it lives: take it, read, drop it.
 pub struct StoreView {
     view: Box<dyn View>,
-    state: Arc<State>,
+    published: Arc<Published>,
 }
 
 /// A piece of a range that is answered as a stream, in key order.
@@ -169,25 +192,34 @@ pub struct StoreView {
 pub struct RangePiece {
     pub kvs: Vec<KeyValue>,
     /// The greatest key of the piece; the next one begins behind it.
-    pub last_key: Option<bytes::Bytes>,
+    pub last_key: Option<Bytes>,
     pub more: bool,
 }
 
 impl StoreView {
+    fn state(&self) -> &State {
+        &self.published.state
+    }
+
     fn keyspace(&self) -> Keyspace<'_> {
-        self.state.keyspace(&*self.view)
+        self.state().keyspace(&*self.view)
+    }
+
+    /// The last entry that this is the state after.
+    pub fn applied(&self) -> LogPosition {
+        self.state().applied
     }
 
     pub fn revision(&self) -> i64 {
-        self.state.tracks.revision
+        self.state().tracks.revision
     }
 
     pub fn compacted(&self) -> i64 {
-        self.state.tracks.compacted
+        self.state().tracks.compacted
     }
 
     pub fn auth(&self) -> &AuthState {
-        &self.state.auth
+        &self.state().auth
     }
 
     pub fn range(&self, request: &pb::RangeRequest) -> Result<pb::RangeResponse, Failure> {
@@ -213,7 +245,7 @@ impl StoreView {
         sort(&mut kvs, target, pb::range_request::SortOrder::Ascend);
         if request.keys_only {
             for kv in &mut kvs {
-                kv.value = bytes::Bytes::new();
+                kv.value = Bytes::new();
                 kv.lease = if by_value { kv.lease } else { 0 };
             }
         }
@@ -246,7 +278,7 @@ impl StoreView {
         let mut hash = 0;
         for family in Family::ALL {
             hash = crc32c::crc32c_append(hash, family.name().as_bytes());
-            for row in self.view.scan(family, Span::all(), Direction::Forward) {
+            for row in self.rows(family) {
                 let (key, value) = row?;
                 hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, &key), &value);
             }
@@ -259,7 +291,7 @@ impl StoreView {
     }
 
     /// Keys attached to lease `id`, in key order.
-    pub fn lease_keys(&self, id: i64) -> Result<Vec<bytes::Bytes>, Fault> {
+    pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, Fault> {
         lease::attached(&*self.view, id)
     }
 
@@ -269,11 +301,17 @@ impl StoreView {
 
     /// Whether any data may be served at all under the alarms raised.
     pub fn corrupt(&self) -> Result<(), Rejection> {
-        if self.state.alarms.raised(pb::AlarmType::Corrupt) { Err(Rejection::Corrupt) } else { Ok(()) }
+        if self.state().alarms.raised(pb::AlarmType::Corrupt) { Err(Rejection::Corrupt) } else { Ok(()) }
     }
 
     /// Every row of every family, for a snapshot stream.
     pub fn rows(&self, family: Family) -> crate::engine::Rows<'_> {
-        self.view.scan(family, Span::all(), Direction::Forward)
+        self.view.pass(family, Span::all())
+    }
+
+    /// See [`Reader::snapshot`].
+    pub fn into_snapshot(self) -> Result<SnapshotChunks, Fault> {
+        let bytes_estimated = self.published.engine.physical_bytes();
+        SnapshotChunks::new(self.view, bytes_estimated)
     }
 }

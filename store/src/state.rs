@@ -3,12 +3,12 @@
 //! Nothing here grows with the number of keys but the buckets of [`crate::mvcc`], by a few dozen bytes for hundreds of
 //! keys. Everything is on disk too, in the batch that moved it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::alarm::Alarms;
 use crate::auth::AuthState;
 use crate::cluster::Cluster;
-use crate::engine::{Family, Read};
+use crate::engine::{Engine, Family, Read};
 use crate::keys::{self, FORMAT_VERSION, meta};
 use crate::mvcc::{Buckets, Keyspace, Tracks, WalkProgress};
 use crate::overlay::Overlay;
@@ -16,6 +16,34 @@ use crate::types::{Fault, LogPosition, REVISION_FIRST, Revision};
 
 /// Before the first compaction; reads at revision 0 mean now, so nothing is ever below it (etcd's value too).
 pub(crate) const NEVER_COMPACTED: i64 = -1;
+
+/// What there is to read: rows, and the part of the state in memory that belongs to them. Replaced as a whole.
+pub(crate) struct Published {
+    pub engine: Arc<dyn Engine>,
+    pub state: State,
+}
+
+/// Where the one who applies leaves what readers find.
+#[derive(Clone)]
+pub(crate) struct Board(Arc<RwLock<Arc<Published>>>);
+
+impl Board {
+    pub(crate) fn new(published: Arc<Published>) -> Self {
+        Self(Arc::new(RwLock::new(published)))
+    }
+
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish(&self, published: Arc<Published>) {
+        let mut board = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *board, published);
+        // It may be the last to know of much that is large; readers need not wait for the end of that.
+        drop(board);
+        drop(before);
+    }
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct State {

@@ -24,6 +24,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream};
 use quorate_proto::etcdserverpb as pb;
 use quorate_store::engine::Family;
+use quorate_store::snapshot::rows;
 use quorate_store::{Fault, StoreView};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
@@ -228,11 +229,7 @@ struct Writer<'w, 's> {
 
 impl Writer<'_, '_> {
     fn row(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), Stop> {
-        self.block.put_u8(family as u8);
-        for part in [key, value] {
-            self.block.put_u32_le(part.len() as u32);
-            self.block.put_slice(part);
-        }
+        rows::put(&mut self.block, family, key, value);
         if self.block.len() >= BLOCK_BYTES { self.close_block(KIND_ROWS) } else { Ok(()) }
     }
 
@@ -324,16 +321,10 @@ impl<R: Read> SnapshotReader<R> {
             }
         }
         let damaged = || SnapshotError::Damaged(start);
-        let family = self.block.get_u8();
-        let place = Family::ALL.iter().position(|known| *known as u8 == family).ok_or_else(damaged)?;
+        let row = rows::take(&mut self.block).ok_or_else(damaged)?;
+        let place = Family::ALL.iter().position(|known| *known as u8 == row.family).ok_or_else(damaged)?;
         self.rows[place] += 1;
-        let (key, value) = (self.part().ok_or_else(damaged)?, self.part().ok_or_else(damaged)?);
-        Ok(Some(SnapshotRow { family: Family::ALL[place], key, value }))
-    }
-
-    fn part(&mut self) -> Option<Bytes> {
-        let length = self.block.try_get_u32_le().ok()? as usize;
-        (length <= self.block.len()).then(|| self.block.split_to(length))
+        Ok(Some(SnapshotRow { family: Family::ALL[place], key: row.key, value: row.value }))
     }
 
     /// Whether there was another one; the end of the file has been checked if not.

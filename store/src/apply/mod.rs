@@ -19,7 +19,7 @@ mod auth;
 mod kv;
 mod txn;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
@@ -32,7 +32,8 @@ use crate::lease;
 use crate::mvcc::{KeyRange, Writer, walk_step};
 use crate::overlay::Overlay;
 use crate::reader::Reader;
-use crate::state::State;
+use crate::snapshot::{InstallError, Installed, ReceivedSnapshot};
+use crate::state::{Board, Published, State};
 use crate::types::{Failure, Fault, LogPosition, Rejection};
 
 pub use crate::cluster::Membership;
@@ -86,40 +87,44 @@ pub struct Applied {
 
 /// The writing half of the state, owned by whoever applies. Readers are made with [`Store::reader`].
 pub struct Store {
-    engine: Arc<dyn Engine>,
-    state: Arc<State>,
-    published: Arc<RwLock<Arc<State>>>,
+    current: Arc<Published>,
+    board: Board,
 }
 
 impl Store {
     pub fn open(engine: Arc<dyn Engine>) -> Result<Self, Fault> {
-        let state = Arc::new(State::load(&*engine.view())?);
-        Ok(Self { engine, published: Arc::new(RwLock::new(state.clone())), state })
+        let state = State::load(&*engine.view())?;
+        let current = Arc::new(Published { engine, state });
+        Ok(Self { board: Board::new(current.clone()), current })
     }
 
     pub fn reader(&self) -> Reader {
-        Reader::new(self.engine.clone(), self.published.clone())
+        Reader::new(self.board.clone())
+    }
+
+    fn state(&self) -> &State {
+        &self.current.state
     }
 
     /// The last entry applied; the next one to give to [`Store::apply`] follows it.
     pub fn applied(&self) -> LogPosition {
-        self.state.applied
+        self.state().applied
     }
 
     /// See [`Membership::encoded`].
     pub fn membership(&self) -> Bytes {
-        self.state.cluster.membership.clone()
+        self.state().cluster.membership.clone()
     }
 
     /// The last applied entry that a crash would not undo.
     pub fn flushed(&self) -> Result<LogPosition, Fault> {
-        flushed(&*self.engine)
+        flushed(&*self.current.engine)
     }
 
     /// Applies entries that follow each other and the last one applied. On return all of them are visible to readers.
     pub fn apply(&mut self, entries: &[Entry]) -> Result<Applied, Fault> {
-        let view = self.engine.view();
-        let mut group = Group::new(Overlay::new(&*view), (*self.state).clone());
+        let view = self.current.engine.view();
+        let mut group = Group::new(Overlay::new(&*view), self.state().clone());
         let mut answers = Vec::with_capacity(entries.len());
         for entry in entries {
             let expected = group.state.applied.index + 1;
@@ -142,9 +147,9 @@ impl Store {
         if self.compaction_done() {
             return Ok(true);
         }
-        let view = self.engine.view();
+        let view = self.current.engine.view();
         let mut overlay = Overlay::new(&*view);
-        let mut state = (*self.state).clone();
+        let mut state = self.state().clone();
         state.walk = walk_step(&mut overlay, state.walk, state.tracks.compacted, entries_max)?;
         state.tracks.bytes -= state.walk.freed_bytes;
         state.save_walk(&mut overlay);
@@ -154,18 +159,35 @@ impl Store {
 
     /// Whether the engine would make a writer wait now.
     pub fn is_stalled(&self) -> bool {
-        self.engine.is_stalled()
+        self.current.engine.is_stalled()
     }
 
     pub fn compaction_done(&self) -> bool {
-        self.state.walk.done(self.state.tracks.compacted)
+        self.state().walk.done(self.state().tracks.compacted)
     }
 
     fn commit(&mut self, overlay: Overlay<'_>, state: State) -> Result<(), Fault> {
-        self.engine.write(overlay.into_batch())?;
-        self.state = Arc::new(state);
-        *self.published.write().unwrap_or_else(PoisonError::into_inner) = self.state.clone();
+        let engine = self.current.engine.clone();
+        engine.write(overlay.into_batch())?;
+        self.publish(Published { engine, state });
         Ok(())
+    }
+
+    fn publish(&mut self, published: Published) {
+        self.current = Arc::new(published);
+        self.board.publish(self.current.clone());
+    }
+
+    /// Puts a received snapshot in the place of the state: durable on return, and what every reader sees, while views
+    /// made before stay as they are. To be called between two groups; its entries must not be applied again.
+    ///
+    /// Refused, with nothing changed, when the snapshot is not ahead of what was applied or cannot be of the same log.
+    /// Whoever follows [`Effects`] has to be told what is returned instead.
+    pub fn install(&mut self, received: ReceivedSnapshot) -> Result<Installed, InstallError> {
+        received.may_follow(self.state())?;
+        let (published, installed) = received.commit(self.state().tracks.revision)?;
+        self.publish(published);
+        Ok(installed)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! For the simulator and for model tests: it keeps the whole contract of [`Engine`], and a crash is a call. What
 //! [`MemoryEngine::crash`] leaves is exactly what the last flush covered, the harshest reading of the contract; disk
-//! engines may keep more, also in whole batches. Left out on purpose: limits, and partial durability of any kind.
+//! engines may keep more, also in whole batches. What a disk would hold outlives a handle: [`MemoryEngine::reopened`] is
+//! what a start would find. Left out on purpose: limits, and partial durability of any kind.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +14,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 use imbl::OrdMap;
 
-use super::{Batch, Change, Direction, Engine, Family, Read, Rows, Span, View};
+use super::{Batch, Change, Direction, Engine, Family, Read, Replacement, Rows, Sealed, Span, View};
 use crate::overlay::crosses;
 use crate::types::Fault;
 
@@ -44,6 +45,15 @@ impl Maps {
         }
     }
 
+    fn apply(&mut self, batch: Batch) {
+        for change in batch.changes {
+            match change {
+                Change::Put { family, key, value } => self.put(family, key, value),
+                Change::Delete { family, key } => self.delete(family, &key),
+            }
+        }
+    }
+
     fn delete(&mut self, family: Family, key: &[u8]) {
         if let Some(old) = self.families[family as usize].remove(key) {
             self.bytes -= (key.len() + old.len()) as u64;
@@ -57,10 +67,24 @@ struct State {
     flushed: Arc<Maps>,
 }
 
+impl State {
+    fn flushed(maps: Maps) -> Self {
+        let maps = Arc::new(maps);
+        Self { current: Arc::clone(&maps), flushed: maps }
+    }
+}
+
+type Generation = RwLock<State>;
+
 #[derive(Default)]
 pub struct MemoryEngine {
-    state: RwLock<State>,
+    generation: Arc<Generation>,
+    disk: Arc<Disk>,
 }
+
+/// The generation that a start would open; none before the first replacement, when it is the handle's own.
+#[derive(Default)]
+struct Disk(RwLock<Option<Arc<Generation>>>);
 
 impl MemoryEngine {
     pub fn new() -> Self {
@@ -72,8 +96,7 @@ impl MemoryEngine {
         let path = directory.join(CHECKPOINT_FILE);
         let bytes = fs::read(&path).map_err(|error| io_fault("read", &path, &error))?;
         let maps = decode(&bytes).map_err(|reason| Fault::Data(format!("{}: {reason}", path.display())))?;
-        let maps = Arc::new(maps);
-        Ok(Self { state: RwLock::new(State { current: Arc::clone(&maps), flushed: maps }) })
+        Ok(Self { generation: Arc::new(RwLock::new(State::flushed(maps))), disk: Arc::default() })
     }
 
     /// Loses everything that no flush has covered. Views made before keep what they saw.
@@ -82,12 +105,21 @@ impl MemoryEngine {
         state.current = Arc::clone(&state.flushed);
     }
 
+    /// What a start after a crash would open: the last replacement committed, or else this engine, as last flushed.
+    pub fn reopened(&self) -> Self {
+        let current = self.disk.0.read().expect("nothing panics while it holds the disk").clone();
+        let generation = current.unwrap_or_else(|| Arc::clone(&self.generation));
+        let engine = Self { generation, disk: Arc::clone(&self.disk) };
+        engine.crash();
+        engine
+    }
+
     fn shared(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().expect("nothing panics while it holds the state")
+        self.generation.read().expect("nothing panics while it holds the state")
     }
 
     fn exclusive(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().expect("nothing panics while it holds the state")
+        self.generation.write().expect("nothing panics while it holds the state")
     }
 }
 
@@ -103,13 +135,7 @@ impl Engine for MemoryEngine {
     fn write(&self, batch: Batch) -> Result<(), Fault> {
         let mut state = self.exclusive();
         // Copies the ten roots when a view or the last flush still holds them, and nothing below the roots.
-        let maps = Arc::make_mut(&mut state.current);
-        for change in batch.changes {
-            match change {
-                Change::Put { family, key, value } => maps.put(family, key, value),
-                Change::Delete { family, key } => maps.delete(family, &key),
-            }
-        }
+        Arc::make_mut(&mut state.current).apply(batch);
         Ok(())
     }
 
@@ -148,6 +174,54 @@ impl Engine for MemoryEngine {
 
     fn physical_bytes(&self) -> u64 {
         self.shared().current.bytes
+    }
+
+    fn replacement(&self, _bytes_expected: u64) -> Result<Box<dyn Replacement>, Fault> {
+        Ok(Box::new(MemoryReplacement { maps: Maps::default(), disk: Arc::clone(&self.disk) }))
+    }
+
+    fn reclaim(&self) -> Result<usize, Fault> {
+        Ok(0) // what nobody holds is gone already
+    }
+}
+
+struct MemoryReplacement {
+    maps: Maps,
+    disk: Arc<Disk>,
+}
+
+impl Replacement for MemoryReplacement {
+    fn write(&mut self, mut batch: Batch) -> Result<(), Fault> {
+        // Keys and values may be slices of a large buffer, which a row that stays would keep alive.
+        for change in &mut batch.changes {
+            let (Change::Put { key, .. } | Change::Delete { key, .. }) = change;
+            *key = Bytes::copy_from_slice(key);
+            if let Change::Put { value, .. } = change {
+                *value = Bytes::copy_from_slice(value);
+            }
+        }
+        self.maps.apply(batch);
+        Ok(())
+    }
+
+    fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, Fault> {
+        let generation = Arc::new(RwLock::new(State::flushed(self.maps)));
+        Ok(Box::new(MemorySealed(MemoryEngine { generation, disk: self.disk })))
+    }
+}
+
+struct MemorySealed(MemoryEngine);
+
+impl Sealed for MemorySealed {
+    fn view(&self) -> Box<dyn View> {
+        self.0.view()
+    }
+
+    fn commit(self: Box<Self>) -> Result<Arc<dyn Engine>, Fault> {
+        let mut current = self.0.disk.0.write().expect("nothing panics while it holds the disk");
+        *current = Some(Arc::clone(&self.0.generation));
+        drop(current);
+        Ok(Arc::new(self.0))
     }
 }
 

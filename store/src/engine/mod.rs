@@ -6,12 +6,21 @@
 //!   readers ◀──view()───────────┘                            always whole batches, always the newest ones
 //! ```
 //!
+//! A replacement is an engine beside this one that is filled while this one goes on, and takes its place in one step that
+//! a crash leaves done or not done:
+//!
+//! ```text
+//!   replacement() ─▶ write … ─▶ seal: durable, and of no account yet ─▶ commit ─▶ the new engine; views of the old one
+//!                       └── dropped: gone ──┘                                     stay as they are ─▶ reclaim()
+//! ```
+//!
 //! There is no write-ahead log here: the Raft log is the one there is. Two engines keep this contract:
 //! [`rocks`](self::RocksEngine) for members, [`memory`](self::MemoryEngine) for the simulator and the model tests.
 //! Left out on purpose: compare-and-set, merge operators, timestamps. The one writer decides everything.
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -19,6 +28,8 @@ use crate::types::Fault;
 
 mod memory;
 mod rocks;
+#[cfg(test)]
+pub(crate) mod steps;
 
 pub use memory::MemoryEngine;
 pub use rocks::{RocksEngine, RocksSettings, RocksStats};
@@ -144,7 +155,12 @@ pub trait Read {
 }
 
 /// A frozen state of all families. Owned: it may outlive the call that made it, but it pins space while it lives.
-pub trait View: Read + Send + Sync {}
+pub trait View: Read + Send + Sync {
+    /// As a scan forward, for whoever reads everything once: caches keep what others look for.
+    fn pass(&self, family: Family, span: Span) -> Rows<'_> {
+        self.scan(family, span, Direction::Forward)
+    }
+}
 
 pub trait Engine: Send + Sync + 'static {
     /// A frozen view of everything written so far.
@@ -172,4 +188,30 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Bytes on disk and in memtables, roughly; for metrics, never for decisions in apply.
     fn physical_bytes(&self) -> u64;
+
+    /// An empty engine beside this one, that may take its place. `bytes_expected` is about what will be written to it:
+    /// refused when there is no room for that.
+    fn replacement(&self, bytes_expected: u64) -> Result<Box<dyn Replacement>, Fault>;
+
+    /// Closes what was replaced and is no longer read by anybody, and gives its space back; that may take seconds.
+    /// Returns how many are still being read.
+    fn reclaim(&self) -> Result<usize, Fault>;
+}
+
+/// An engine being filled. Dropped, it is gone; a fault in it says nothing about the engine that it was to replace.
+pub trait Replacement: Send + 'static {
+    /// In any order of keys, but in ascending order it is cheapest. Memory does not grow with what was written.
+    fn write(&mut self, batch: Batch) -> Result<(), Fault>;
+
+    /// Makes all of it durable. A crash still comes back to the engine that is to be replaced.
+    fn seal(self: Box<Self>) -> Result<Box<dyn Sealed>, Fault>;
+}
+
+/// A replacement that is whole and durable. Dropped, it is gone.
+pub trait Sealed: Send + 'static {
+    fn view(&self) -> Box<dyn View>;
+
+    /// The step that counts: a crash comes back to the engine replaced before it, to the new one after it. Nothing may be
+    /// written to the replaced one any more. After a fault it is unknown which of the two the disk holds.
+    fn commit(self: Box<Self>) -> Result<Arc<dyn Engine>, Fault>;
 }

@@ -9,9 +9,8 @@
 //! holds after it is unknown, and RocksDB's own way of trying again could make families of different moments durable.
 //! Left out on purpose: column families added or dropped while open, and any write that is not a whole batch.
 
-use std::fs::{self, File};
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -19,17 +18,21 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties;
 use rocksdb::{
-    BottommostLevelCompaction, Cache, ColumnFamily, CompactOptions, DB, DBRawIterator, ErrorKind, FlushOptions,
-    ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
+    BottommostLevelCompaction, ColumnFamily, CompactOptions, DB, DBRawIterator, ErrorKind, FlushOptions, ReadOptions,
+    ReadTier, Snapshot, WriteBatch, WriteOptions,
 };
 
-use super::{Batch, Change, Direction, Engine, Family, Read, Rows, Span, View};
+use super::{Batch, Change, Direction, Engine, Family, Read, Replacement, Rows, Span, View};
 use crate::overlay::crosses;
 use crate::types::Fault;
 
+mod generations;
 mod options;
+mod replace;
 
+use generations::{Generations, sync_directory};
 pub use options::RocksSettings;
+use replace::{Home, RocksReplacement};
 
 /// Bytes written between two looks at RocksDB's count of failed background jobs (each look takes its mutex).
 const BACKGROUND_CHECK_BYTES: usize = 1 << 20;
@@ -38,7 +41,7 @@ const FAMILY_DEFAULT: &str = "default";
 
 pub struct RocksEngine {
     database: Arc<Database>,
-    cache: Cache,
+    home: Arc<Home>,
     write: WriteOptions,
     flush: FlushOptions,
     newest: ReadOptions,
@@ -60,13 +63,25 @@ pub struct RocksStats {
 }
 
 impl RocksEngine {
-    /// Opens the database in `path`, or makes one there. The parent of `path` must exist.
+    /// Opens the database in `path`, or makes one there, or opens the one beside it that has replaced it; see
+    /// `generations`. What else is left of replacements is removed. The parent of `path` must exist.
     pub fn open(path: &Path, settings: &RocksSettings) -> Result<Self, Fault> {
+        let generations = Generations::find(path)?;
+        let found = generations.found();
+        let home = Home::new(generations, settings.clone(), options::cache(settings));
+        let engine = Self::open_generation(Arc::new(home), found)?;
+        engine.home.settle(&engine.database);
+        engine.home.generations.sweep()?;
+        Ok(engine)
+    }
+
+    fn open_generation(home: Arc<Home>, generation: u64) -> Result<Self, Fault> {
+        let path = home.generations.directory(generation);
+        let settings = &home.settings;
         let operation = || format!("open {}", path.display());
         let options = options::database(settings).map_err(|error| fault(&operation(), &error))?;
-        refuse_unknown_families(path, &options)?;
-        let cache = options::cache(settings);
-        let db = DB::open_cf_descriptors(&options, path, options::families(settings, &cache))
+        refuse_unknown_families(&path, &options)?;
+        let db = DB::open_cf_descriptors(&options, &path, options::families(settings, &home.cache))
             .map_err(|error| open_fault(&operation(), &error))?;
 
         let mut write = WriteOptions::default();
@@ -76,8 +91,8 @@ impl RocksEngine {
         let mut flushed = ReadOptions::default();
         flushed.set_read_tier(ReadTier::Persisted);
         Ok(Self {
-            database: Arc::new(Database { db }),
-            cache,
+            database: Arc::new(Database { db, generation }),
+            home,
             write,
             flush,
             newest: ReadOptions::default(),
@@ -107,8 +122,8 @@ impl RocksEngine {
         RocksStats {
             memtable_bytes: database.sum(properties::CUR_SIZE_ALL_MEM_TABLES),
             table_bytes: database.sum(properties::TOTAL_SST_FILES_SIZE),
-            cache_bytes: self.cache.get_usage() as u64,
-            cache_pinned_bytes: self.cache.get_pinned_usage() as u64,
+            cache_bytes: self.home.cache.get_usage() as u64,
+            cache_pinned_bytes: self.home.cache.get_pinned_usage() as u64,
             compaction_pending_bytes: database.sum(properties::ESTIMATE_PENDING_COMPACTION_BYTES),
             snapshots: database.db.property_int_value(properties::NUM_SNAPSHOTS).ok().flatten().unwrap_or(0),
         }
@@ -193,11 +208,21 @@ impl Engine for RocksEngine {
         let database = &self.database;
         database.sum(properties::TOTAL_SST_FILES_SIZE) + database.sum(properties::CUR_SIZE_ALL_MEM_TABLES)
     }
+
+    fn replacement(&self, bytes_expected: u64) -> Result<Box<dyn Replacement>, Fault> {
+        self.home.reclaim()?; // there may be no room for three
+        Ok(Box::new(RocksReplacement::begin(&self.home, bytes_expected)?))
+    }
+
+    fn reclaim(&self) -> Result<usize, Fault> {
+        self.home.reclaim()
+    }
 }
 
 /// What views share with the engine. It is closed, and its directory unlocked, when the last of them is gone.
 struct Database {
     db: DB,
+    generation: u64,
 }
 
 impl Database {
@@ -266,7 +291,13 @@ impl RocksView {
     }
 }
 
-impl View for RocksView {}
+impl View for RocksView {
+    fn pass(&self, family: Family, span: Span) -> Rows<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        self.walk(family, span, Direction::Forward, options)
+    }
+}
 
 impl Read for RocksView {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, Fault> {
@@ -274,10 +305,15 @@ impl Read for RocksView {
     }
 
     fn scan(&self, family: Family, span: Span, direction: Direction) -> Rows<'_> {
+        self.walk(family, span, direction, ReadOptions::default())
+    }
+}
+
+impl RocksView {
+    fn walk(&self, family: Family, span: Span, direction: Direction, mut options: ReadOptions) -> Rows<'_> {
         if crosses(&span) {
             return Box::new(std::iter::empty());
         }
-        let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
         options.set_total_order_seek(true);
         // RocksDB includes the lower bound and excludes the upper one; the successor of a key turns one into the other.
@@ -367,13 +403,4 @@ fn refuse_unknown_families(path: &Path, options: &rocksdb::Options) -> Result<()
         return Ok(());
     }
     Err(Fault::Data(format!("{operation}: {} unknown to this release; a newer one wrote it", unknown.join(", "))))
-}
-
-fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        File::open(entry?.path())?.sync_all()?;
-    }
-    File::open(directory)?.sync_all()?;
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.map_or_else(|| PathBuf::from("."), Path::to_path_buf))?.sync_all()
 }

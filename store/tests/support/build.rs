@@ -131,6 +131,13 @@ impl Member {
         self.apply(command).unwrap()
     }
 
+    /// As [`Self::ok`], for a member whose log did not begin here.
+    pub(crate) fn ok_next(&mut self, command: Command) -> Response {
+        let LogPosition { index, term } = self.store.applied();
+        let applied = self.store.apply(&[entry(index + 1, term, payload(command))]).unwrap();
+        applied.answers.concat().remove(0).unwrap()
+    }
+
     pub(crate) fn refused(&mut self, command: Command) -> Rejection {
         self.apply(command).unwrap_err()
     }
@@ -149,7 +156,7 @@ impl Member {
 
     /// Loses what was not flushed and opens again, without applying anything.
     pub(crate) fn crash(&mut self) {
-        self.engine.crash();
+        self.engine = Arc::new(self.engine.reopened());
         self.store = Store::open(self.engine.clone()).unwrap();
     }
 

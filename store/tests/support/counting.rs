@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quorate_store::Fault;
-use quorate_store::engine::{Batch, Direction, Engine, Family, MemoryEngine, Read, Rows, Span, View};
+use quorate_store::engine::{Batch, Direction, Engine, Family, MemoryEngine, Read, Replacement, Rows, Span, View};
 
 #[derive(Default)]
 pub(crate) struct Counting {
@@ -71,5 +71,13 @@ impl Engine for Counting {
 
     fn physical_bytes(&self) -> u64 {
         self.engine.physical_bytes()
+    }
+
+    fn replacement(&self, bytes_expected: u64) -> Result<Box<dyn Replacement>, Fault> {
+        self.engine.replacement(bytes_expected)
+    }
+
+    fn reclaim(&self) -> Result<usize, Fault> {
+        self.engine.reclaim()
     }
 }

@@ -85,14 +85,15 @@ struct Generator {
 impl Generator {
     fn step(&mut self, left: &mut usize) {
         let probe = self.chance.next() >> 32;
-        let step = match self.chance.weighted(&[20, 6, 2, 1]) {
+        let step = match self.chance.weighted(&[40, 12, 4, 2, 1]) {
             0 => {
                 let entries = if self.chance.one_in(3) { 1 + self.chance.below(4) } else { 1 };
                 Step::Group { probe, entries: (0..entries).map(|_| self.entry(left)).collect() }
             }
             1 => Step::Walk { probe, entries_max: 1 + self.chance.below(4) },
             2 => Step::Flush,
-            _ => Step::Crash { split: probe },
+            3 => Step::Crash { split: probe },
+            _ => Step::Install { split: probe },
         };
         self.steps.push(step);
     }

@@ -28,6 +28,11 @@ pub(crate) enum Step {
     Crash {
         split: u64,
     },
+    /// A member that lags by some entries gets the state as a snapshot, and the history goes on there. `split` decides
+    /// how far it lags, what it was doing, and how the transfer goes.
+    Install {
+        split: u64,
+    },
 }
 
 /// One entry.

@@ -13,6 +13,7 @@ pub(crate) mod chance;
 pub(crate) mod counting;
 pub(crate) mod generate;
 pub(crate) mod history;
+pub(crate) mod install;
 pub(crate) mod model;
 pub(crate) mod physical;
 pub(crate) mod print;

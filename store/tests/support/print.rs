@@ -69,6 +69,7 @@ impl Text {
             }
             Step::Flush => self.line("flush").done(),
             Step::Crash { split } => self.line("crash").number("split", *split as i64).done(),
+            Step::Install { split } => self.line("install").number("split", *split as i64).done(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::chance::Chance;
 use super::history::{History, Load, Step, What};
 use super::model::Model;
 use super::subject::{Kind, Subject};
-use super::{physical, probe};
+use super::{install, physical, probe};
 
 /// Why a history failed, for people.
 pub(crate) type Verdict = Result<(), String>;
@@ -21,6 +21,7 @@ struct Logged {
 }
 
 struct Runner {
+    kind: Kind,
     subject: Subject,
     model: Model,
     log: Vec<Logged>,
@@ -31,7 +32,7 @@ struct Runner {
 pub(crate) fn run(history: &History, kind: Kind) -> Verdict {
     let subject = Subject::new(kind);
     let applied = LogPosition::default();
-    let mut runner = Runner { subject, model: Model::new(), log: Vec::new(), flushed: 0, applied };
+    let mut runner = Runner { kind, subject, model: Model::new(), log: Vec::new(), flushed: 0, applied };
     for (number, step) in history.steps.iter().enumerate() {
         runner.step(step).map_err(|text| format!("step {}: {text}", number + 1))?;
     }
@@ -72,6 +73,13 @@ impl Runner {
                     return Err(format!("flushed {}, {came_back} after a crash", self.flushed));
                 }
                 self.again(came_back, *split)?;
+                self.probe(*split)
+            }
+            Step::Install { .. } if self.log.is_empty() => Ok(()),
+            Step::Install { split } => {
+                let log: Vec<Entry> = self.log.iter().map(|logged| logged.entry.clone()).collect();
+                self.subject = install::install(self.subject.store(), &log, &self.model, self.kind, *split)?;
+                self.flushed = log.len();
                 self.probe(*split)
             }
         }

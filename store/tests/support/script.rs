@@ -27,6 +27,7 @@ pub(crate) fn parse(text: &str) -> History {
             }
             "flush" => history.steps.push(Step::Flush),
             "crash" => history.steps.push(Step::Crash { split: words.number("split") }),
+            "install" => history.steps.push(Step::Install { split: words.number("split") }),
             "blank" => entries(&mut history).push(Load { term: words.number("term"), what: What::Blank }),
             "members" => {
                 let member = |item: &String| (item.trim_end_matches('l').parse().unwrap(), item.ends_with('l'));

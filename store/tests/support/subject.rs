@@ -40,8 +40,8 @@ impl Subject {
     /// Loses what no flush has covered. Closing RocksDB without its log is not a flush, so that it stands for a crash.
     pub(crate) fn crash(&mut self) {
         drop(self.store.take());
-        if let Disk::Memory(engine) = &self.disk {
-            engine.crash();
+        if let Disk::Memory(engine) = &mut self.disk {
+            *engine = Arc::new(engine.reopened());
         }
         self.store = Some(Store::open(open(&self.disk)).unwrap());
     }

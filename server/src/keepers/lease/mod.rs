@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::log::{LeaseExpire, proposal::Command};
-use quorate_store::{Effects, Fault, LeaseEffect, Reader};
+use quorate_store::{Effects, Fault, LeaseEffect, LeaseRecord, Reader};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -129,6 +129,18 @@ impl Leases {
             }
         }
         drop(state);
+        self.0.changed.notify_one();
+        self.0.settled.notify_waiters();
+    }
+
+    /// A snapshot was installed, and these are all the leases there are now. Called on the apply thread, in order with
+    /// [`Leases::follow`]. Whoever waits for the outcome of an expiry finds it in them.
+    ///
+    /// A member that leads is not sent snapshots; one that does not know yet that it was replaced may be. Leases then
+    /// start afresh, as for a new leader: later than they could be due, never earlier.
+    pub fn installed(&self, leases: &[(i64, LeaseRecord)]) {
+        let now = self.now();
+        self.state().table.replace(leases, now, self.0.election_timeout);
         self.0.changed.notify_one();
         self.0.settled.notify_waiters();
     }

@@ -57,6 +57,20 @@ impl Table {
         self.leases.insert(id, Lease { granted_secs, remaining_secs, due: None, expiring: false });
     }
 
+    /// Other leases in the place of all there were. What was under expiry and is still there is still undecided.
+    pub(super) fn replace(&mut self, leases: &[(i64, LeaseRecord)], now: Instant, slack: Duration) {
+        self.queue.clear();
+        let before = std::mem::take(&mut self.leases);
+        for (id, record) in leases {
+            self.load(*id, *record);
+            if before.get(id).is_some_and(|lease| lease.expiring) {
+                self.leases.entry(*id).and_modify(|lease| lease.expiring = true);
+            } else if self.leads {
+                self.start(*id, now, slack);
+            }
+        }
+    }
+
     pub(super) fn granted(&mut self, id: i64, granted_secs: i64, now: Instant) {
         self.revoked(id);
         self.leases.insert(id, Lease { granted_secs, remaining_secs: 0, due: None, expiring: false });

@@ -2,6 +2,7 @@
 
 mod hazards;
 mod index;
+mod install;
 mod model;
 mod progress;
 mod slow;

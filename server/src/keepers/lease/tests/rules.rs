@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_proto::log::proposal::Command;
-use quorate_store::LeaseEffect;
+use quorate_store::{LeaseEffect, LeaseRecord};
 use tokio::time::Instant;
 
 use super::fake::{ELECTION, Stage, advance, rejected};
@@ -297,4 +297,52 @@ async fn the_keeper_ends_with_its_member() {
     stage.stop();
     stage.keeper.await.unwrap();
     assert!(!stage.seat.standing().leads);
+}
+
+// ---- snapshots ----
+
+const fn record(ttl_secs: i64) -> LeaseRecord {
+    LeaseRecord { ttl_secs, remaining_ttl_secs: 0 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_got_a_snapshot_leads_with_the_leases_in_it() {
+    let mut stage = Stage::following(&[(1, 5, 0), (2, 5, 0)]);
+    stage.leases.installed(&[(2, record(20)), (3, record(30))]);
+    assert_eq!(stage.leases.len(), 2);
+    assert_eq!(stage.leases.time_to_live(1), None);
+    assert_eq!(stage.leases.time_to_live(2), Some(TimeToLive { granted_secs: 20, remaining_secs: 20 }));
+    advance(1_000.0).await;
+    stage.stands(2, true);
+    stage.settle().await;
+    let led = Instant::now();
+    let expiry = stage.next_expiry().await;
+    assert_eq!((expiry.at - led, expiry.expired()), (Duration::from_secs(20) + ELECTION, (2, vec![2])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_decides_what_became_of_an_expiry() {
+    let mut stage = Stage::leading(&[]).await;
+    stage.grant(7, 2);
+    let expiry = stage.next_expiry().await;
+    let renewing = stage.renewing(7);
+    advance(1.0).await;
+    stage.settle().await;
+    assert!(!renewing.is_finished());
+    stage.leases.installed(&[(8, record(2))]);
+    assert_eq!(renewing.await.unwrap(), Ok(None));
+    expiry.end(Err(RequestError::LeaderChanged));
+    stage.settle().await;
+    assert_eq!(stage.leases.by_expiry(), [8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_came_with_a_snapshot_is_found_by_who_was_waiting() {
+    let stage = Stage::leading(&[]).await;
+    stage.may_prove(false);
+    let renewing = stage.renewing(7);
+    stage.settle().await;
+    stage.leases.installed(&[(7, record(5))]);
+    stage.may_prove(true);
+    assert_eq!(renewing.await.unwrap(), Ok(Some(5)));
 }

@@ -130,3 +130,25 @@ fn leases_are_listed_soonest_first() {
     table.granted(3, 20, now);
     assert_eq!(table.by_expiry(), [2, 3, 1]);
 }
+
+#[test]
+fn other_leases_take_the_place_of_all_and_start_afresh_where_somebody_leads() {
+    let now = Instant::now();
+    let record = |ttl_secs| LeaseRecord { ttl_secs, remaining_ttl_secs: 0 };
+    let mut table = leading(now);
+    for id in [1, 2, 3] {
+        table.granted(id, 10 * id, now);
+    }
+    assert_eq!(table.take_due(now + secs(10), 10), [due(1)]);
+    table.replace(&[(1, record(10)), (2, record(100)), (4, record(50))], now + secs(15), secs(1));
+    assert_eq!(table.by_expiry(), [4, 2, 1]);
+    assert_eq!(table.time_to_live(1, now + secs(15)).map(|left| left.remaining_secs), Some(0), "undecided as before");
+    assert!(table.take_due(now + secs(65), 10).is_empty());
+    assert_eq!(table.take_due(now + secs(116), 10), [due(4), due(2)], "and not the third, which is gone");
+    table.survived(1, now + secs(120), false);
+    assert_eq!(table.take_due(now + secs(120), 10), [due(1)]);
+    table.stand_down();
+    table.replace(&[(5, record(1))], now, secs(1));
+    assert!(table.take_due(now + secs(1_000), 10).is_empty(), "another member leads");
+    assert_eq!(table.by_expiry(), [5]);
+}
