@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use quorate_proto::log::{ClusterVersionSet, MemberPublish, proposal::Command};
 use quorate_store::engine::{RocksEngine, RocksSettings};
-use quorate_store::{Effects, Store};
+use quorate_store::{Effects, Installed, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::{Bootstrap, bootstrap, founders_of};
@@ -203,6 +203,7 @@ impl Member {
 
 fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
     let (hub, leases) = (hub.clone(), leases.clone());
+    let (hub_of, leases_of) = (hub.clone(), leases.clone());
     let (effects_of, applied_by, synced_by) = (metrics.clone(), metrics.clone(), metrics.clone());
     RaftHooks {
         publish: Arc::new(move |effects: &Effects| {
@@ -211,6 +212,10 @@ fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
             count_effects(&effects_of, effects);
         }),
         on_applied: Arc::new(move |_, took| count_applied(&applied_by, took)),
+        on_installed: Arc::new(move |installed: &Installed| {
+            hub_of.installed(installed.revision, installed.compacted);
+            leases_of.installed(&installed.leases);
+        }),
         on_sync: Arc::new(move |sync| count_sync(&synced_by, sync)),
     }
 }

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use quorate_store::{Answer, Effects, Entry, LogPosition, Payload, Store};
+use quorate_store::{Answer, Effects, Entry, InstallError, Installed, LogPosition, Payload, ReceivedSnapshot, Store};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::fault;
@@ -33,6 +33,9 @@ pub(crate) type OnApplied = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 /// Told the term of the last entry of a group that was applied and answered.
 pub(crate) type OnTerm = Box<dyn FnMut(u64) + Send>;
+
+/// Told what was installed, after it is visible and before anything else is applied.
+pub(crate) type OnInstalled = Arc<dyn Fn(&Installed) + Send + Sync>;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompactionPace {
@@ -76,13 +79,24 @@ impl Applier {
         publish: Publish,
         on_applied: OnApplied,
         on_term: OnTerm,
+        on_installed: OnInstalled,
         pace: CompactionPace,
     ) -> std::io::Result<(Self, Progress)> {
         let (groups, queue) = channel();
         let (applied, applied_seen) = watch::channel(store.applied());
         let progress = Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
         let (compaction, flush_due) = (progress.compaction.clone(), progress.flush_due.clone());
-        let state = Apply { store, publish, on_applied, on_term, applied, compaction, flush_due, replay_bytes: 0 };
+        let state = Apply {
+            store,
+            publish,
+            on_applied,
+            on_term,
+            on_installed,
+            applied,
+            compaction,
+            flush_due,
+            replay_bytes: 0,
+        };
         let state = Arc::new(Mutex::new(state));
         let thread = state.clone();
         std::thread::Builder::new().name("apply".into()).spawn(move || run(&thread, &queue, pace))?;
@@ -97,6 +111,13 @@ impl Applier {
         let gone = || std::io::Error::other("the apply thread has ended");
         self.groups.send(Group { tasks, done }).map_err(|_| gone())?;
         applied.await.map_err(|_| gone())
+    }
+
+    /// Puts another member's state in place of the own one. Between two groups, like all that changes the state.
+    pub(crate) async fn install(&self, received: ReceivedSnapshot) -> std::io::Result<()> {
+        let state = self.state.clone();
+        let install = move || state.lock().unwrap_or_else(PoisonError::into_inner).install(received);
+        tokio::task::spawn_blocking(install).await.map_err(std::io::Error::other)?
     }
 
     /// Gives the group back where it has to go to the thread.
@@ -131,6 +152,7 @@ struct Apply {
     publish: Publish,
     on_applied: OnApplied,
     on_term: OnTerm,
+    on_installed: OnInstalled,
     applied: watch::Sender<LogPosition>,
     compaction: Arc<Notify>,
     flush_due: Arc<Notify>,
@@ -185,6 +207,28 @@ impl Apply {
         (self.on_term)(self.store.applied().term);
         (self.on_applied)(entries.len(), started.elapsed());
         self.count_replay(&entries);
+    }
+
+    fn install(&mut self, received: ReceivedSnapshot) -> std::io::Result<()> {
+        match self.store.install(received) {
+            Ok(installed) => {
+                tracing::info!(
+                    index = installed.position.index,
+                    revision_before = installed.revision_before,
+                    revision = installed.revision,
+                    "installed a snapshot"
+                );
+                (self.on_installed)(&installed);
+                self.applied.send_replace(installed.position);
+                self.replay_bytes = 0;
+                Ok(())
+            }
+            Err(InstallError::Old { .. }) => Ok(()),
+            Err(error) => {
+                fault::stop(&format!("failed to install a snapshot: {error}"));
+                Err(std::io::Error::other(error))
+            }
+        }
     }
 
     fn count_replay(&mut self, entries: &[Entry]) {

@@ -1,34 +1,39 @@
 //! The state machine as openraft sees it: entries to the apply thread, snapshots out of the engine.
 //!
 //! The state is its own snapshot: it is on disk already, as of the last flush. Building one therefore means to flush,
-//! and allows the log behind it to be purged; what a peer would be sent is read from the engine when it is asked for.
+//! and allows the log behind it to be purged; what a peer is sent is read from the engine when it is asked for
+//! ([`super::transfer`]), and may be newer than what openraft knows of.
 
 use std::io;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use quorate_store::{Payload, Reader};
+use quorate_store::{Payload, Reader, ReceivedSnapshot};
 
 use super::applier::{Applier, Task};
 use super::codec::Codec;
 use super::log::LogStore;
 use super::proposals::Pending;
 use super::types::{
-    LogId, Request, SnapshotMeta as Meta, StoredMembership, TypeConfig, decode_membership, log_id_or_none, position,
-    store_membership,
+    LogId, Request, SnapshotMeta as Meta, StoredMembership, TypeConfig, decode_membership, log_id, log_id_or_none,
+    position, store_membership,
 };
 
 /// Entries handed to the apply thread at once, at most.
 const GROUP_ENTRIES_MAX: usize = 512;
 /// Bytes of entries handed to the apply thread at once, at most; one entry alone may be larger.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Between two looks whether a replaced state is still read.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where the bytes of a snapshot come from; nothing is copied before somebody reads.
-#[derive(Clone)]
-pub(crate) struct SnapshotSource {
-    #[allow(dead_code, reason = "read by the stream that sends a snapshot to a peer, which comes with peers")]
-    reader: Reader,
+/// What a snapshot is made of; nothing is copied before somebody reads.
+pub(crate) enum SnapshotSource {
+    /// This member's own state.
+    Own(Reader),
+    /// Another member's, written down beside the own one.
+    Received(Box<ReceivedSnapshot>),
 }
 
 pub(crate) struct Machine {
@@ -59,7 +64,7 @@ impl Builder {
     }
 
     fn snapshot(&self, meta: Meta) -> BuiltSnapshot {
-        Snapshot { meta, snapshot: SnapshotSource { reader: self.reader.clone() } }
+        Snapshot { meta, snapshot: SnapshotSource::Own(self.reader.clone()) }
     }
 }
 
@@ -114,16 +119,34 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.builder.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &Meta, _snapshot: SnapshotSource) -> io::Result<()> {
-        // Only peers send snapshots, and this release has none; at start the state is never behind its own flush.
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("a snapshot at {:?} came from nowhere", meta.last_log_id),
-        ))
+    async fn install_snapshot(&mut self, meta: &Meta, snapshot: SnapshotSource) -> io::Result<()> {
+        let SnapshotSource::Received(received) = snapshot else {
+            // At start the state is never behind its own flush.
+            return Err(io::Error::other(format!("a snapshot at {:?} came from nowhere", meta.last_log_id)));
+        };
+        let position = received.head().position;
+        self.applier.install(*received).await?;
+        // What would have told is jumped over.
+        self.pending.give_up(true);
+        self.builder.log.set_flushed(&log_id(position))?;
+        tokio::spawn(reclaim(self.builder.reader.clone()));
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<BuiltSnapshot>> {
         Ok(self.builder.flushed()?.map(|meta| self.builder.snapshot(meta)))
+    }
+}
+
+/// Deletes what was replaced, once nobody reads it any more.
+async fn reclaim(reader: Reader) {
+    loop {
+        let reader = reader.clone();
+        match tokio::task::spawn_blocking(move || reader.reclaim()).await {
+            Ok(Ok(0)) | Err(_) => return,
+            Ok(Ok(_)) => tokio::time::sleep(RECLAIM_INTERVAL).await,
+            Ok(Err(error)) => return tracing::warn!(%error, "failed to delete a state that was replaced"),
+        }
     }
 }
 

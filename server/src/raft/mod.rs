@@ -21,6 +21,7 @@ mod peers;
 mod proposals;
 mod reads;
 mod submit;
+mod transfer;
 mod types;
 mod vigil;
 
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::{Config, ServerState, SnapshotPolicy};
-use quorate_store::{Effects, LogPosition, Reader, Store};
+use quorate_store::{Effects, Installed, LogPosition, Reader, Store};
 use rand::RngExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,8 @@ pub struct RaftHooks {
     pub publish: Arc<dyn Fn(&Effects) + Send + Sync>,
     /// Entries applied, and in how long.
     pub on_applied: Arc<dyn Fn(usize, Duration) + Send + Sync>,
+    /// Another member's state in place of the own one: visible already, nothing applied since.
+    pub on_installed: Arc<dyn Fn(&Installed) + Send + Sync>,
     /// A batch that reached the disk.
     pub on_sync: Arc<dyn Fn(&SyncStats) + Send + Sync>,
 }
@@ -167,6 +170,8 @@ struct Inner {
     removed: CancellationToken,
     /// Members of other clusters that were refused; each is logged once.
     strangers: Mutex<BTreeSet<(u64, u64)>>,
+    /// Held while a snapshot is received: one at a time.
+    receiving: tokio::sync::Mutex<()>,
     /// When a leader was heard last.
     heard: Mutex<Instant>,
     threads: Mutex<Option<LogThreads>>,
@@ -193,7 +198,8 @@ impl Raft {
                 let _ = lost.send(proposal);
             }
         });
-        let (applier, progress) = Applier::start(store, hooks.publish, hooks.on_applied, on_term, pace)?;
+        let (applier, progress) =
+            Applier::start(store, hooks.publish, hooks.on_applied, on_term, hooks.on_installed, pace)?;
         let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
         let config = Arc::new(settings.config().validate()?);
         let removed = CancellationToken::new();
@@ -219,6 +225,7 @@ impl Raft {
             election_timeout: settings.election_timeout,
             removed,
             strangers: Mutex::default(),
+            receiving: tokio::sync::Mutex::new(()),
             heard: Mutex::new(Instant::now()),
             threads: Mutex::new(Some(threads)),
         }));

@@ -330,6 +330,7 @@ pub(super) mod tests {
                     also_told.follow(effects);
                 }),
                 on_applied: Arc::new(|_, _| {}),
+                on_installed: Arc::new(|_| {}),
                 on_sync: Arc::new(|_| {}),
             };
             let settings = RaftSettings {

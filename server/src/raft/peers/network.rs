@@ -23,6 +23,7 @@ use tonic::{Code, Status, Streaming};
 use super::link::{Link, Links, within};
 use super::wire;
 use crate::raft::machine::SnapshotSource;
+use crate::raft::transfer;
 use crate::raft::types::{MemberId, Peer, TypeConfig};
 
 type Failure = RPCError<TypeConfig>;
@@ -204,8 +205,18 @@ impl RaftNetworkV2<TypeConfig> for Network {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let _ = (vote, snapshot, cancel, option);
-        Err(Unreachable::new(&Status::unimplemented("snapshots between members")).into())
+        let patience = option.soft_ttl();
+        let failed = |status| StreamingError::from(self.failure(RPCTypes::InstallSnapshot, patience, &status));
+        let parts = transfer::parts(&vote, snapshot.snapshot).map_err(failed)?;
+        let mut client = self.link.bulk();
+        let sending = within(patience, client.snapshot(parts));
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(closed.into()),
+            answer = sending => answer,
+        };
+        let vote = answer.and_then(|answer| wire::read_vote(answer.vote)).map_err(failed)?;
+        Ok(SnapshotResponse::new(vote))
     }
 
     async fn transfer_leader(

@@ -139,8 +139,8 @@ impl pb::peer_server::Peer for PeerService {
         &self,
         request: Request<Streaming<pb::SnapshotPart>>,
     ) -> Result<Response<pb::SnapshotAnswer>, Status> {
-        drop(request);
-        Err(Status::unimplemented("snapshots between members"))
+        let vote = self.raft.receive_snapshot(request.into_inner()).await?;
+        Ok(Response::new(pb::SnapshotAnswer { vote: Some(vote) }))
     }
 
     async fn read_index(&self, _: Request<pb::ReadIndexRequest>) -> Result<Response<pb::ReadIndexAnswer>, Status> {
