@@ -182,6 +182,12 @@ impl Raft {
         if let Some(flushed) = types::log_id_or_none(reader.flushed()?) {
             log.set_flushed(&flushed)?;
         }
+        let (applied, kept_after) = (reader.applied().index, log.log().ids()?.purged.map_or(0, |id| id.index + 1));
+        anyhow::ensure!(
+            kept_after <= applied,
+            "the state ends with entry {applied} and the Raft log begins after entry {kept_after}: \
+             was the state removed, or an older copy of it put back?"
+        );
         let pace =
             CompactionPace { entries_per_step: settings.compaction_entries_per_step, pause: settings.compaction_pause };
         let pending = Pending::new(settings.member_id, rand::rng().random());
