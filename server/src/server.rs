@@ -18,6 +18,7 @@ use crate::keepers::{CompactionMode, Leases, keep_compacted};
 use crate::net::Dial;
 use crate::node::{Consistency, MemberIdentity, Node, NodeSettings};
 use crate::observe::{count_applied, count_effects, count_sync};
+use crate::raft::log::{SEGMENT_BYTES, StdFs};
 use crate::raft::{Raft, RaftHooks, RaftSettings};
 use crate::rpc::{self, ServiceOptions, Services};
 use crate::telemetry::Metrics;
@@ -209,6 +210,7 @@ fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
         }),
         on_applied: Arc::new(move |_, took| count_applied(&applied_by, took)),
         on_sync: Arc::new(move |sync| count_sync(&synced_by, sync)),
+        on_fault: Arc::new(crate::fault::stop),
     }
 }
 
@@ -219,6 +221,8 @@ fn raft_settings(config: &Config, directory: &DataDirectory, identity: &MemberId
         request_timeout: REQUEST_TIMEOUT + 2 * config.election_timeout,
         member_id: identity.member_id,
         log_directory: directory.log(),
+        log_files: Arc::new(StdFs::default()),
+        log_segment_bytes: SEGMENT_BYTES,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_entries: config.snapshot_count,

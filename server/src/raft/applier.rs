@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use quorate_store::{Answer, Effects, Entry, LogPosition, Payload, Store};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::fault;
+use super::log::OnFault;
 
 /// Log bytes applied and not yet flushed; beyond it the state is flushed, so that a restart has no more to replay.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 20;
@@ -76,13 +76,14 @@ impl Applier {
         publish: Publish,
         on_applied: OnApplied,
         on_term: OnTerm,
+        on_fault: OnFault,
         pace: CompactionPace,
     ) -> std::io::Result<(Self, Progress)> {
         let (groups, queue) = channel();
         let (applied, applied_seen) = watch::channel(store.applied());
         let progress = Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
         let (compaction, flush_due) = (progress.compaction.clone(), progress.flush_due.clone());
-        let state = Apply { store, publish, on_applied, on_term, applied, compaction, flush_due, replay_bytes: 0 };
+        let state = Apply { store, publish, on_applied, on_term, on_fault, applied, compaction, flush_due, replay_bytes: 0 };
         let state = Arc::new(Mutex::new(state));
         let thread = state.clone();
         std::thread::Builder::new().name("apply".into()).spawn(move || run(&thread, &queue, pace))?;
@@ -131,6 +132,7 @@ struct Apply {
     publish: Publish,
     on_applied: OnApplied,
     on_term: OnTerm,
+    on_fault: OnFault,
     applied: watch::Sender<LogPosition>,
     compaction: Arc<Notify>,
     flush_due: Arc<Notify>,
@@ -172,7 +174,7 @@ impl Apply {
         let (entries, responds): (Vec<_>, Vec<_>) = tasks.into_iter().map(|task| (task.entry, task.respond)).unzip();
         let applied = match self.store.apply(&entries) {
             Ok(applied) => applied,
-            Err(fault) => return fault::stop(&format!("failed to apply committed entries: {fault}")),
+            Err(fault) => return (self.on_fault)(&format!("failed to apply committed entries: {fault}")),
         };
         (self.publish)(&applied.effects);
         self.applied.send_replace(self.store.applied());
@@ -204,7 +206,7 @@ impl Apply {
     fn compact(&mut self, pace: CompactionPace) {
         match self.store.compact_step(pace.entries_per_step) {
             Ok(_) => self.compaction.notify_waiters(),
-            Err(fault) => fault::stop(&format!("failed to drop compacted revisions: {fault}")),
+            Err(fault) => (self.on_fault)(&format!("failed to drop compacted revisions: {fault}")),
         }
     }
 }
