@@ -83,7 +83,8 @@ impl Applier {
         let (applied, applied_seen) = watch::channel(store.applied());
         let progress = Progress { applied: applied_seen, compaction: Arc::default(), flush_due: Arc::default() };
         let (compaction, flush_due) = (progress.compaction.clone(), progress.flush_due.clone());
-        let state = Apply { store, publish, on_applied, on_term, on_fault, applied, compaction, flush_due, replay_bytes: 0 };
+        let state =
+            Apply { store, publish, on_applied, on_term, on_fault, applied, compaction, flush_due, replay_bytes: 0 };
         let state = Arc::new(Mutex::new(state));
         let thread = state.clone();
         std::thread::Builder::new().name("apply".into()).spawn(move || run(&thread, &queue, pace))?;
