@@ -18,6 +18,7 @@ use crate::keepers::{CompactionMode, Leases, keep_compacted};
 use crate::net::Dial;
 use crate::node::{Consistency, MemberIdentity, Node, NodeSettings};
 use crate::observe::{count_applied, count_effects, count_sync};
+use crate::raft::log::{SEGMENT_BYTES, StdFs};
 use crate::raft::{Raft, RaftHooks, RaftSettings};
 use crate::rpc::{self, ServiceOptions, Services};
 use crate::telemetry::Metrics;
@@ -73,11 +74,11 @@ struct Member {
 impl Member {
     async fn start(config: &Config, directory: &DataDirectory, stop: CancellationToken) -> anyhow::Result<Self> {
         let dial = Dial::tcp();
-        let known = directory.identity()?;
-        let Bootstrap { identity, founders } = match &known {
-            Some(identity) => Bootstrap { identity: identity.clone(), founders: founders_of(config, identity) },
+        let Bootstrap { identity, founders } = match directory.identity()? {
+            Some(identity) => Bootstrap { founders: founders_of(config, &identity), identity },
             None => bootstrap(config, &dial).await?,
         };
+        directory.claim(&identity)?;
         let engine = RocksEngine::open(&directory.state(), &RocksSettings::default()).context("open the state")?;
         let store = Store::open(Arc::new(engine)).context("load the state")?;
         let reader = store.reader();
@@ -91,16 +92,13 @@ impl Member {
         let metrics = Metrics::new(config.extensive_metrics);
         let hooks = hooks(&hub, &leases, &metrics);
         let raft = Raft::start(raft_settings(config, directory, &identity, dial), store, hooks).await?;
-        if known.is_none() {
-            // What is written first is found again: a crash in between leaves an identity without a cluster, and the
-            // next start founds it.
-            directory.save_identity(&identity)?;
-        }
+        // A crash before this leaves an identity without a cluster, and the next start founds it.
         if let Some(founders) = founders
             && !raft.is_initialized().await?
         {
             raft.initialize(founders).await?;
         }
+        directory.log_begun(&identity)?;
         let node = Node::start(identity, node_settings(config), raft.clone(), reader);
         tokio::spawn(leases.clone().keep(node.clone()));
         tokio::spawn(keep_compacted(node.clone(), compaction_mode(config.auto_compaction)));
@@ -217,6 +215,7 @@ fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
             leases_of.installed(&installed.leases);
         }),
         on_sync: Arc::new(move |sync| count_sync(&synced_by, sync)),
+        on_fault: Arc::new(crate::fault::stop),
     }
 }
 
@@ -227,6 +226,8 @@ fn raft_settings(config: &Config, directory: &DataDirectory, identity: &MemberId
         request_timeout: REQUEST_TIMEOUT + 2 * config.election_timeout,
         member_id: identity.member_id,
         log_directory: directory.log(),
+        log_files: Arc::new(StdFs::default()),
+        log_segment_bytes: SEGMENT_BYTES,
         heartbeat_interval: config.heartbeat_interval,
         election_timeout: config.election_timeout,
         snapshot_entries: config.snapshot_count,

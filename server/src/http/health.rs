@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use quorate_proto::etcdserverpb::AlarmType;
 
-use super::Shared;
+use super::{Shared, plain};
 use crate::node::{Consistency, Node};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Check {
 }
 
 async fn read(node: &Node, consistency: Consistency) -> Result<(), String> {
-    node.read_view(consistency).await.map(|_| ()).map_err(|error| format!("range error: {error}"))
+    node.read_view(consistency).await.map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// Values of every `key=value` in a query.
@@ -79,9 +79,13 @@ pub(super) async fn health(State(shared): State<Shared>, RawQuery(query): RawQue
         }
     }
     let healthy = reason.is_empty();
-    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let text = serde_json::json!({ "health": healthy.to_string(), "reason": reason }).to_string();
-    (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+    if healthy {
+        shared.metrics.health_success.inc();
+        return ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response();
+    }
+    shared.metrics.health_failures.inc();
+    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{text}\n"))
 }
 
 pub(super) async fn livez(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
@@ -103,7 +107,7 @@ pub(super) async fn readyz_check(state: State<Shared>, name: Path<String>, query
 async fn run_one(node: &Node, checks: &[Check], name: &str, query: Option<&str>) -> Response {
     match checks.iter().find(|check| check.name() == name) {
         Some(check) => run_all(node, std::slice::from_ref(check), query).await,
-        None => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
+        None => super::not_found().await,
     }
 }
 
@@ -121,8 +125,8 @@ async fn run_all(node: &Node, checks: &[Check], query: Option<&str>) -> Response
         };
     }
     if failed {
-        return (StatusCode::SERVICE_UNAVAILABLE, lines).into_response();
+        return plain(StatusCode::SERVICE_UNAVAILABLE, format!("{lines}\n"));
     }
     let text = if asked(query, "verbose") { format!("{lines}ok\n") } else { "ok\n".into() };
-    (StatusCode::OK, text).into_response()
+    plain(StatusCode::OK, text)
 }

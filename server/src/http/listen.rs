@@ -29,7 +29,7 @@ const SEND_BUFFER_BYTES: usize = 64 << 10;
 const BACKLOG: u32 = 1_024;
 /// After an accept that failed for want of something (file descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A connection must have said something whole by then.
+/// The head of a request of HTTP/1 must be whole by then.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub enum Listener {
@@ -108,7 +108,8 @@ impl Connections {
         if !timeout.is_zero() {
             builder.http2().keep_alive_timeout(timeout);
         }
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        // Who has asked and says no more is answered all the same, as by etcd: `printf ... | nc` does so.
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).half_close(true);
         Self { builder, stop, open: TaskTracker::new() }
     }
 

@@ -5,6 +5,8 @@
 //!                                                                               └▶ /version /health /livez /readyz /metrics
 //! ```
 //!
+//! Bodies and headers are those of Go's `net/http`, as far as somebody may look at them.
+//!
 //! Left out: TLS and the JSON gateway, which come with later releases, and peers, who have a port of their own.
 
 mod health;
@@ -14,10 +16,13 @@ mod oversize;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::handler::Handler;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, any, get};
+use serde::Serialize;
+use tonic::Status;
 use tonic::service::Routes;
 
 use crate::config::{ETCD_STORAGE_VERSION, ETCD_VERSION};
@@ -33,14 +38,22 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
+#[derive(Serialize)]
+struct Versions<'a> {
+    etcdserver: &'a str,
+    etcdcluster: &'a str,
+    storage: &'a str,
+}
+
 /// What a client port serves.
 pub fn client_router(node: Node, metrics: Arc<Metrics>, services: Routes) -> Router {
-    let own = probes().route("/version", get(version)).with_state(Shared { node, metrics: metrics.clone() });
+    let own = probes().route("/version", only_get(version)).with_state(Shared { node, metrics: metrics.clone() });
     services
         .into_axum_router()
         .layer(axum::middleware::map_response(oversize::as_etcd_says_it))
         .layer(axum::middleware::from_fn_with_state(metrics, count_requests))
         .merge(own)
+        .fallback(nowhere)
 }
 
 /// What a peer port serves: the other members, and the version for whoever looks.
@@ -51,26 +64,59 @@ pub fn peer_router(node: Node, metrics: Arc<Metrics>, peers: Routes) -> Router {
 
 /// What `--listen-metrics-urls` serve.
 pub fn metrics_router(node: Node, metrics: Arc<Metrics>) -> Router {
-    probes().with_state(Shared { node, metrics })
+    probes().with_state(Shared { node, metrics }).fallback(not_found)
 }
 
 fn probes() -> Router<Shared> {
     Router::new()
-        .route("/metrics", get(metrics))
-        .route("/health", get(health::health))
-        .route("/livez", get(health::livez))
-        .route("/livez/{check}", get(health::livez_check))
-        .route("/readyz", get(health::readyz))
-        .route("/readyz/{check}", get(health::readyz_check))
+        .route("/metrics", any(metrics))
+        .route("/health", only_get(health::health))
+        .route("/livez", only_get(health::livez))
+        .route("/livez/{check}", only_get(health::livez_check))
+        .route("/readyz", only_get(health::readyz))
+        .route("/readyz/{check}", only_get(health::readyz_check))
+}
+
+/// Not HEAD either, which comes with `get`.
+fn only_get<H, T>(handler: H) -> MethodRouter<Shared>
+where
+    H: Handler<T, Shared>,
+    T: 'static,
+{
+    get(handler).head(not_allowed).fallback(not_allowed)
+}
+
+async fn not_allowed() -> Response {
+    let refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n".into());
+    ([(header::ALLOW, "GET")], refusal).into_response()
+}
+
+async fn not_found() -> Response {
+    plain(StatusCode::NOT_FOUND, "404 page not found\n".into())
+}
+
+/// A path that leads to no service is an error of gRPC to who speaks gRPC, and a page that is not there to others.
+async fn nowhere(request: Request) -> Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !content_type.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return not_found().await;
+    }
+    let path = request.uri().path().trim_start_matches('/');
+    let service = path.rsplit_once('/').map_or(path, |(service, _)| service);
+    Status::unimplemented(format!("unknown service {service}")).into_http()
+}
+
+/// As Go's `http.Error` writes it.
+fn plain(status: StatusCode, text: String) -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (status, headers, text).into_response()
 }
 
 async fn version(State(shared): State<Shared>) -> Response {
     let cluster = shared.node.reader().cluster_version();
-    let cluster = if cluster.is_empty() { "not_decided".to_owned() } else { cluster };
-    let text = serde_json::json!({
-        "etcdserver": ETCD_VERSION, "etcdcluster": cluster, "storage": ETCD_STORAGE_VERSION,
-    });
-    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
+    let etcdcluster = if cluster.is_empty() { "not_decided" } else { &cluster };
+    let versions = Versions { etcdserver: ETCD_VERSION, etcdcluster, storage: ETCD_STORAGE_VERSION };
+    axum::Json(versions).into_response()
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {

@@ -4,10 +4,10 @@ use axum::response::Response;
 use http::HeaderValue;
 use tonic::Code;
 
+use crate::rpc::oversize;
+
 const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
-/// How tonic begins.
-const TONIC_PREFIX: &str = "Error, decoded message length too large";
 
 pub(super) async fn as_etcd_says_it(mut response: Response) -> Response {
     let headers = response.headers();
@@ -16,14 +16,9 @@ pub(super) async fn as_etcd_says_it(mut response: Response) -> Response {
         return response;
     }
     let Some(message) = headers.get(MESSAGE).and_then(|message| message.to_str().ok()) else { return response };
-    // "... found X bytes, the limit is: Y bytes"; the escapes of the header hold digits too.
+    // The escapes of the header.
     let plain = message.replace("%20", " ").replace("%2C", ",").replace("%3A", ":");
-    if !plain.starts_with(TONIC_PREFIX) {
-        return response;
-    }
-    let numbers: Vec<&str> = plain.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()).collect();
-    let [found, limit] = numbers[..] else { return response };
-    let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+    let Some(text) = oversize(&plain) else { return response };
     if let Ok(text) = HeaderValue::try_from(text) {
         response.headers_mut().insert(STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
         response.headers_mut().insert(MESSAGE, text);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use quorate_store::{Answer, Effects, Entry, InstallError, Installed, LogPosition, Payload, ReceivedSnapshot, Store};
 use tokio::sync::{Notify, oneshot, watch};
 
-use crate::fault;
+use super::log::OnFault;
 
 /// Log bytes applied and not yet flushed; beyond it the state is flushed, so that a restart has no more to replay.
 pub(crate) const REPLAY_BYTES_MAX: u64 = 64 << 20;
@@ -80,6 +80,7 @@ impl Applier {
         on_applied: OnApplied,
         on_term: OnTerm,
         on_installed: OnInstalled,
+        on_fault: OnFault,
         pace: CompactionPace,
     ) -> std::io::Result<(Self, Progress)> {
         let (groups, queue) = channel();
@@ -92,6 +93,7 @@ impl Applier {
             on_applied,
             on_term,
             on_installed,
+            on_fault,
             applied,
             compaction,
             flush_due,
@@ -153,6 +155,7 @@ struct Apply {
     on_applied: OnApplied,
     on_term: OnTerm,
     on_installed: OnInstalled,
+    on_fault: OnFault,
     applied: watch::Sender<LogPosition>,
     compaction: Arc<Notify>,
     flush_due: Arc<Notify>,
@@ -194,7 +197,7 @@ impl Apply {
         let (entries, responds): (Vec<_>, Vec<_>) = tasks.into_iter().map(|task| (task.entry, task.respond)).unzip();
         let applied = match self.store.apply(&entries) {
             Ok(applied) => applied,
-            Err(fault) => return fault::stop(&format!("failed to apply committed entries: {fault}")),
+            Err(fault) => return (self.on_fault)(&format!("failed to apply committed entries: {fault}")),
         };
         (self.publish)(&applied.effects);
         self.applied.send_replace(self.store.applied());
@@ -225,7 +228,7 @@ impl Apply {
             }
             Err(InstallError::Old { .. }) => Ok(()),
             Err(error) => {
-                fault::stop(&format!("failed to install a snapshot: {error}"));
+                (self.on_fault)(&format!("failed to install a snapshot: {error}"));
                 Err(std::io::Error::other(error))
             }
         }
@@ -248,7 +251,7 @@ impl Apply {
     fn compact(&mut self, pace: CompactionPace) {
         match self.store.compact_step(pace.entries_per_step) {
             Ok(_) => self.compaction.notify_waiters(),
-            Err(fault) => fault::stop(&format!("failed to drop compacted revisions: {fault}")),
+            Err(fault) => (self.on_fault)(&format!("failed to drop compacted revisions: {fault}")),
         }
     }
 }

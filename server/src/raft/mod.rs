@@ -37,11 +37,10 @@ use rand::RngExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault;
 use crate::net::Dial;
 use applier::{Applier, CompactionPace, Progress};
 use codec::Codec;
-use log::{LogOptions, LogStore, LogThreads, RaftLog, StdFs};
+use log::{Fs, LogOptions, LogStore, LogThreads, OnFault, RaftLog};
 use machine::Machine;
 use peers::{Links, PeerService, Peers, guarded};
 use proposals::{Pending, Proposal};
@@ -65,6 +64,9 @@ pub struct RaftSettings {
     pub request_timeout: Duration,
     /// Directory of the log's segments.
     pub log_directory: PathBuf,
+    /// What the log sees of the disk.
+    pub log_files: Arc<dyn Fs>,
+    pub log_segment_bytes: u32,
     /// `--heartbeat-interval`.
     pub heartbeat_interval: Duration,
     /// `--election-timeout`.
@@ -91,6 +93,9 @@ pub struct RaftHooks {
     pub on_installed: Arc<dyn Fn(&Installed) + Send + Sync>,
     /// A batch that reached the disk.
     pub on_sync: Arc<dyn Fn(&SyncStats) + Send + Sync>,
+    /// Why this member can no longer vouch for its data. Nothing may be answered after it: [`crate::fault::stop`] does not
+    /// return.
+    pub on_fault: OnFault,
 }
 
 impl RaftSettings {
@@ -183,10 +188,11 @@ impl Raft {
     /// Opens the log, replays what is committed and not yet in the state, and takes part in elections.
     pub async fn start(settings: RaftSettings, store: Store, hooks: RaftHooks) -> anyhow::Result<Self> {
         let reader = store.reader();
-        let (log, threads) = open_log(&settings, hooks.on_sync)?;
+        let (log, threads) = open_log(&settings, hooks.on_sync, hooks.on_fault.clone())?;
         if let Some(flushed) = types::log_id_or_none(reader.flushed()?) {
             log.set_flushed(&flushed)?;
         }
+        refuse_gap(&log, &reader)?;
         let pace =
             CompactionPace { entries_per_step: settings.compaction_entries_per_step, pause: settings.compaction_pause };
         let pending = Pending::new(settings.member_id, rand::rng().random());
@@ -198,8 +204,15 @@ impl Raft {
                 let _ = lost.send(proposal);
             }
         });
-        let (applier, progress) =
-            Applier::start(store, hooks.publish, hooks.on_applied, on_term, hooks.on_installed, pace)?;
+        let (applier, progress) = Applier::start(
+            store,
+            hooks.publish,
+            hooks.on_applied,
+            on_term,
+            hooks.on_installed,
+            hooks.on_fault.clone(),
+            pace,
+        )?;
         let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
         let config = Arc::new(settings.config().validate()?);
         let removed = CancellationToken::new();
@@ -229,7 +242,7 @@ impl Raft {
             heard: Mutex::new(Instant::now()),
             threads: Mutex::new(Some(threads)),
         }));
-        tokio::spawn(look_after_core(Arc::downgrade(&raft.0)));
+        tokio::spawn(look_after_core(Arc::downgrade(&raft.0), hooks.on_fault));
         tokio::spawn(flush_when_due(Arc::downgrade(&raft.0), raft.0.progress.flush_due.clone()));
         tokio::spawn(submit::resubmit(Arc::downgrade(&raft.0), proposals));
         tokio::spawn(submit::sweep(Arc::downgrade(&raft.0)));
@@ -367,12 +380,14 @@ impl Raft {
 fn open_log(
     settings: &RaftSettings,
     on_sync: Arc<dyn Fn(&SyncStats) + Send + Sync>,
+    on_fault: OnFault,
 ) -> anyhow::Result<(LogStore<TypeConfig, Codec>, LogThreads)> {
-    let on_fault = Arc::new(|reason: &str| fault::stop(&format!("failed to write the Raft log: {reason}")));
+    let on_fault = Arc::new(move |reason: &str| on_fault(&format!("failed to write the Raft log: {reason}")));
     let mut options = LogOptions::new(&settings.log_directory, on_fault);
+    options.segment_bytes = settings.log_segment_bytes;
     options.fsync = settings.fsync;
     options.on_sync = on_sync;
-    let (log, threads, report) = RaftLog::open(Arc::new(StdFs::default()), options)?;
+    let (log, threads, report) = RaftLog::open(settings.log_files.clone(), options)?;
     tracing::info!(
         segments = report.segments,
         entries = report.entries,
@@ -382,14 +397,25 @@ fn open_log(
     Ok((LogStore::new(log), threads))
 }
 
-async fn look_after_core(raft: std::sync::Weak<Inner>) {
+/// What the log has let go must be in the state.
+fn refuse_gap(log: &LogStore<TypeConfig, Codec>, reader: &Reader) -> anyhow::Result<()> {
+    let (applied, kept_after) = (reader.applied().index, log.log().ids()?.purged.map_or(0, |id| id.index + 1));
+    anyhow::ensure!(
+        kept_after <= applied,
+        "the state ends with entry {applied} and the Raft log begins after entry {kept_after}: \
+         was the state removed, or an older copy of it put back?"
+    );
+    Ok(())
+}
+
+async fn look_after_core(raft: std::sync::Weak<Inner>, on_fault: OnFault) {
     loop {
         tokio::time::sleep(CORE_CHECK_INTERVAL).await;
         let Some(raft) = raft.upgrade() else { return };
         match &raft.core.metrics().borrow_watched().running_state {
             Ok(()) => {}
             Err(openraft::errors::Fatal::Stopped) => return,
-            Err(fatal) => fault::stop(&format!("Raft has stopped: {fatal}")),
+            Err(fatal) => return on_fault(&format!("Raft has stopped: {fatal}")),
         }
     }
 }

@@ -301,6 +301,7 @@ pub(super) mod tests {
     use crate::history::StoreHistory;
     use crate::keepers::Leases;
     use crate::node::{MemberIdentity, Node, NodeSettings};
+    use crate::raft::log::{SEGMENT_BYTES, StdFs};
     use crate::raft::{Raft, RaftHooks, RaftSettings};
     use crate::watch::Hub;
 
@@ -332,6 +333,7 @@ pub(super) mod tests {
                 on_applied: Arc::new(|_, _| {}),
                 on_installed: Arc::new(|_| {}),
                 on_sync: Arc::new(|_| {}),
+                on_fault: Arc::new(crate::fault::stop),
             };
             let settings = RaftSettings {
                 cluster_id: 7,
@@ -339,6 +341,8 @@ pub(super) mod tests {
                 request_timeout: Duration::from_secs(7),
                 member_id: MEMBER_ID,
                 log_directory: directory.path().join("log"),
+                log_files: Arc::new(StdFs::default()),
+                log_segment_bytes: SEGMENT_BYTES,
                 heartbeat_interval: ELECTION_TIMEOUT / 10,
                 election_timeout: ELECTION_TIMEOUT,
                 snapshot_entries: 10_000,

@@ -21,6 +21,15 @@ pub(super) fn failure(failure: Failure) -> Status {
     status(RequestError::from(failure))
 }
 
+/// What Go's gRPC says of a message above the limit, where `text` is what tonic says of it: "... found X bytes, the
+/// limit is: Y bytes". tonic's code for it is OutOfRange, Go's ResourceExhausted.
+pub(crate) fn oversize(text: &str) -> Option<String> {
+    let (found, limit) =
+        text.strip_prefix("Error, decoded message length too large: found ")?.split_once(" bytes, ")?;
+    let limit = limit.strip_prefix("the limit is: ")?.strip_suffix(" bytes")?;
+    Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
+}
+
 fn code(error: &RequestError) -> Code {
     match error {
         RequestError::Rejected(rejection) => rejection_code(rejection),

@@ -34,7 +34,7 @@ use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::MESSAGE_OVERHEAD_BYTES;
+use super::{MESSAGE_OVERHEAD_BYTES, oversize};
 use crate::watch::wire::{self, Frames};
 use crate::watch::{End, Filters, Hub, Output, WatchCreate, WatchHandle, WatchStream};
 
@@ -189,7 +189,7 @@ impl Caller {
                 Err(status) if status.code() == Code::Cancelled => {
                     return Status::cancelled("etcdserver: watch canceled");
                 }
-                Err(status) => return status,
+                Err(status) => return oversize(status.message()).map_or(status, Status::resource_exhausted),
             }
             self.handle.room().await;
         }

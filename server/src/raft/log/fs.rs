@@ -73,9 +73,13 @@ impl Fs for StdFs {
             self.create_dir(parent)?;
         }
         match DirBuilder::new().mode(DIR_MODE).create(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            // Also if it is there: the process that created it may have died before this.
-            Ok(()) | Err(_) => self.sync_dir(parent),
+            Ok(()) => self.sync_dir(parent),
+            Err(_) if dir.is_dir() => {
+                // The process that created it may have died before this; where the parent is another's, it did not.
+                let _ = self.sync_dir(parent);
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
