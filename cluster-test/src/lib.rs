@@ -9,6 +9,7 @@
 //!  same        a client program on real etcd and on ours: the same lines
 //!  failover    the leader gone under load, and how long until another one serves
 //!  kill        kill -9 under load; nothing acknowledged is lost
+//!  diff        random requests to real etcd and to ours
 //!  bench       the same load on real etcd and on ours
 //!  transcript  golden scripts: shell lines, and what they print
 //! ```
@@ -18,6 +19,7 @@
 
 pub mod bench;
 pub mod cluster;
+pub mod diff;
 pub mod disk_fault;
 pub mod failover;
 pub mod interrupt;

@@ -16,6 +16,7 @@ use cluster_test::machine::{EXIT_CODE_NOT_RUN, NotRun};
 use cluster_test::power_cut::{self, CutSummary};
 use cluster_test::{kill, programs};
 use commands::bench::BenchArgs;
+use commands::diff::DiffArgs;
 
 #[derive(Debug, Parser)]
 #[command(version, about = "Proves what Quorate promises, on real members")]
@@ -99,6 +100,8 @@ enum Verb {
     },
     /// Puts the same load on real etcd and on ours in turn; prints what both answered and cost
     Bench(BenchArgs),
+    /// Sends the same random requests, right and wrong, to real etcd and to ours, and compares all answers and watch events
+    Diff(DiffArgs),
 }
 
 fn main() -> ExitCode {
@@ -132,6 +135,7 @@ fn run(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Bench(args) => commands::bench::run(args),
+        Verb::Diff(args) => commands::diff::run(args),
         Verb::Failover { tries, members, by, rate, binary, args } => {
             failover(&FailoverOptions { members, tries, how: by, rate, args }, binary)
         }

@@ -11,7 +11,7 @@ use quorate_proto::mvccpb::KeyValue;
 pub struct Event {
     pub kind: EventKind,
     pub kv: KeyValue,
-    /// The version that this change replaced; absent when the key did not exist.
+    /// The key before this revision; absent when it did not exist, or when this change created it.
     pub prev_kv: Option<KeyValue>,
 }
 

@@ -185,6 +185,27 @@ fn delete_then_put_without_ignoring_anything_is_accepted() {
     assert_eq!(member.events(2), ["2 Put b -", "3 Delete b 1", "3 Put b -"]);
 }
 
+/// What etcd's watchers get as the previous value, found by comparing with it: never one from inside of the txn.
+#[test]
+fn watchers_are_told_the_value_from_before_the_txn_and_its_client_the_one_from_inside() {
+    let mut member = Member::new();
+    member.ok(c_put(put("b", "1")));
+    let delete_all = pb::DeleteRangeRequest { prev_kv: true, ..delete("a", "\0") };
+    let changed_then_deleted = vec![op_put(put("b", "2")), op_put(put("c", "2")), op_delete(delete_all)];
+    let answer = member.ok(c_txn(changed_then_deleted));
+    let quorate_store::Response::Txn(answer) = answer else { panic!("{answer:?}") };
+    let Some(pb::response_op::Response::ResponseDeleteRange(deleted)) = &answer.responses[2].response else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(deleted.prev_kvs.iter().map(|kv| kv.value.clone()).collect::<Vec<_>>(), ["2", "2"]);
+    let events = ["2 Put b -", "3 Put b 1", "3 Put c -", "3 Delete b 1", "3 Delete c -"];
+    assert_eq!(member.events(2), events, "read later");
+    let born_and_gone =
+        vec![op_delete(delete("d", "")), op_put(put("b", "3")), op_delete(delete("a", "\0")), op_put(put("c", "4"))];
+    member.ok(c_txn(born_and_gone));
+    assert_eq!(member.events(4), ["4 Put b -", "4 Delete b -", "4 Put c -"]);
+}
+
 #[test]
 fn a_failing_operation_undoes_the_whole_txn() {
     let mut member = Member::new();

@@ -244,6 +244,41 @@ fn a_crash_in_any_step_of_the_walk_is_not_seen_afterwards() {
     }
 }
 
+/// Every live key was deleted in the hashed revision, and one put again: etcd 3.7.3 takes none for alive, and says this.
+#[test]
+fn a_hash_at_a_revision_that_deletes_and_puts_a_key_is_etcds() {
+    let mut member = Member::new();
+    member.apply_all(vec![c_put(put("c", "1")), c_put(put("d", "1")), c_put(put("c", "3")), c_put(put("d", "2"))]);
+    member.ok(c_compact(4));
+    member.ok(c_txn(vec![op_delete(delete("a", "\0")), op_put(put("c", "4"))]));
+    for walked in [false, true] {
+        if walked {
+            member.walk();
+        }
+        assert_eq!(
+            hash(&member, 0),
+            KeyspaceHash { hash: 1_274_489_228, revision: 6, compacted: 4 },
+            "walked: {walked}"
+        );
+    }
+}
+
+/// etcd 3.7.3 takes the key for deleted, drops what was put, and ends when it is read.
+#[test]
+fn compaction_to_a_revision_that_deletes_and_puts_a_key_keeps_it() {
+    let mut member = Member::new();
+    member.ok(c_put(put("k", "1")));
+    member.ok(c_txn(vec![op_delete(delete("a", "\0")), op_put(put("k", "2"))]));
+    member.ok(c_compact(3));
+    let before = hash(&member, 3);
+    member.walk();
+    member.flush();
+    member.crash();
+    assert_eq!((member.value("k", 0), hash(&member, 3)), (Some("2".into()), before));
+    member.ok(c_put(put("k", "3")));
+    assert_eq!((member.value("k", 3), member.value("k", 0)), (Some("2".into()), Some("3".into())));
+}
+
 /// Compact hashes are compared between members whose walks have come to different places.
 #[test]
 fn hashes_do_not_tell_how_far_the_walk_has_come() {

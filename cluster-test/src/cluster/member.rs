@@ -25,6 +25,7 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(3);
 const LOG_LINES_SHOWN: usize = 20;
+const MEMORY_DIR: &str = "/dev/shm";
 
 /// A single member says that it is reached by its peers here: nobody asks, and member and cluster ID, which are made of this
 /// address, are the same in every run (8e9e05c52164694d, cdf818194e3a8c32).
@@ -41,6 +42,8 @@ pub struct Options {
     pub through: Vec<String>,
     /// Where its data are, if not in the directory that goes with the member.
     pub data_dir: Option<PathBuf>,
+    /// Where the member's directory is made; by default where temporary files go.
+    pub parent: Option<PathBuf>,
 }
 
 impl Options {
@@ -51,6 +54,13 @@ impl Options {
 
     pub fn with_args(args: &[&str]) -> Self {
         Self { args: args.iter().map(|arg| (*arg).to_owned()).collect(), ..Self::default() }
+    }
+
+    /// Its files in memory, where the machine has a place for that: for tests that ask what is answered, not what a disk keeps.
+    #[must_use]
+    pub fn without_disk(mut self) -> Self {
+        self.parent = Some(PathBuf::from(MEMORY_DIR)).filter(|dir| dir.is_dir());
+        self
     }
 
     #[must_use]
@@ -116,7 +126,8 @@ impl Member {
     }
 
     fn new(program: &Path, name: &str, peer_port: u16, peers: Option<&str>, options: &Options) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir().context("make a directory")?;
+        let parent = options.parent.clone().unwrap_or_else(std::env::temp_dir);
+        let dir = tempfile::Builder::new().prefix("quorate-test-").tempdir_in(parent).context("make a directory")?;
         let client_port = free_port()?;
         let client = format!("http://127.0.0.1:{client_port}");
         let listen_peer = format!("http://127.0.0.1:{peer_port}");

@@ -380,6 +380,22 @@ pub async fn alarm_of_unknown_action(url: &str) -> Result<()> {
     Ok(())
 }
 
+/// A delete takes a key and a put brings it back under one revision, which then is compacted to: real etcd drops what was put,
+/// and is gone when the key is read.
+pub async fn compaction_that_loses_a_key(url: &str) -> Result<()> {
+    let sender = Sender::connect(url).await?;
+    sender.send("/etcdserverpb.KV/Put", put("k")).await?;
+    let all = pb::DeleteRangeRequest { key: "a".into(), range_end: vec![0].into(), prev_kv: false };
+    let txn = branch(vec![op(Op::RequestDeleteRange(all)), op(Op::RequestPut(put("k")))]);
+    sender.send("/etcdserverpb.KV/Txn", txn).await?;
+    sender.send("/etcdserverpb.KV/Compact", pb::CompactionRequest { revision: 3, physical: true }).await?;
+    let mut kv = pb::kv_client::KvClient::new(sender.channel());
+    let found = kv.range(pb::RangeRequest { key: "k".into(), ..Default::default() }).await?.into_inner();
+    let version = found.kvs.first().context("find the key")?;
+    ensure!(version.mod_revision == 3 && version.value == "x", "found {version:?}");
+    Ok(())
+}
+
 /// The delete empties the range that the put then wants to keep something of.
 pub async fn fatal_to_etcd(url: &str) -> Result<()> {
     let sender = Sender::connect(url).await?;

@@ -66,6 +66,12 @@ fn an_alarm_of_unknown_action_does_not_end_the_member_as_it_ends_etcd() -> Resul
 }
 
 #[test]
+fn a_compaction_that_loses_a_key_in_etcd_keeps_it() -> Result<()> {
+    let ours = Member::start(programs::quorate()?, &Options::quick())?;
+    runtime().block_on(cases::compaction_that_loses_a_key(&ours.url()))
+}
+
+#[test]
 fn garbage_on_the_port_does_no_harm() -> Result<()> {
     let mut ours = Member::start(programs::quorate()?, &Options::quick())?;
     let before = ours.rss_bytes()?;

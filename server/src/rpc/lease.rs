@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::Stream;
 use quorate_proto::etcdserverpb as pb;
 use quorate_proto::log::proposal::Command;
-use quorate_store::{LEASE_TTL_SECS_MAX, Rejection, Response as Applied};
+use quorate_store::Response as Applied;
 use rand::RngExt;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -102,11 +102,9 @@ impl Services {
 }
 
 impl Services {
-    /// Grants a lease; id 0 picks one, and a time to live below what an election may take is raised to it.
+    /// Grants a lease; id 0 picks one, and a time to live below what an election may take is raised to it. One that is too
+    /// large is refused in apply, where an alarm comes first.
     pub(super) async fn grant_lease(&self, id: i64, ttl_secs: i64) -> Result<pb::LeaseGrantResponse, RequestError> {
-        if ttl_secs > LEASE_TTL_SECS_MAX {
-            return Err(Rejection::LeaseTtlTooLarge.into());
-        }
         let election_ms = self.node.settings().election_timeout.as_millis() as u64;
         let ttl = ttl_secs.max((election_ms * 3).div_ceil(2 * 1_000) as i64);
         let id = if id == 0 { rand::rng().random_range(1..=i64::MAX) } else { id };

@@ -105,7 +105,7 @@ impl State {
             if !lost || self.seated(seat.seat).is_none() {
                 continue;
             }
-            if let Some(watcher) = self.remove(seat.seat.slot) {
+            if let Some(watcher) = self.end_watcher(seat.seat.slot) {
                 self.controls.push_back(Output::Compacted { watch_id: watcher.watch_id, compact_revision });
                 retired.push((seat.seat.slot, watcher.range));
             }
@@ -121,7 +121,12 @@ impl Hub {
             let ring = lock(&self.core().ring);
             (ring.read(plan.from, plan.until, RING_RECORDS_PER_PAGE), ring.first())
         };
-        if let Some(records) = recent {
+        if let Some(mut records) = recent {
+            // What a change at the compacted revision replaced cannot be read, in etcd and in the store: whether it still is
+            // in the ring must not decide what a watcher sees.
+            let compacted = self.compacted();
+            let passed = records.iter_mut().filter(|record| record.revision() <= compacted);
+            passed.for_each(|record| *record = record.without_prev_kv());
             let next = plan.from + records.len() as i64;
             let page = find(&records, &plan, next, &self.core().limits);
             lock(&stream.state).absorb(&plan, page);

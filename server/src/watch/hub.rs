@@ -207,6 +207,7 @@ impl Hub {
                 let start = request.start_revision;
                 let compact_revision = self.compacted();
                 if start > 0 && start <= revision && start < compact_revision {
+                    state.note_ended(watch_id);
                     state.controls.push_back(Output::Compacted { watch_id, compact_revision });
                 } else {
                     let slot = state.add(watch_id, request, range.clone(), revision);
@@ -228,11 +229,14 @@ impl Hub {
         if state.end.is_some() || watch_id == WATCH_ID_NONE {
             return;
         }
-        let Some(slot) = state.ids.get(&watch_id).copied() else { return };
-        let Some(watcher) = state.remove(slot) else { return };
-        registry.index.remove(&watcher.range, Place { stream: stream.number, slot });
-        state.release(slot);
-        core.watchers.fetch_sub(1, Ordering::Relaxed);
+        if let Some(slot) = state.ids.get(&watch_id).copied() {
+            let Some(watcher) = state.remove(slot) else { return };
+            registry.index.remove(&watcher.range, Place { stream: stream.number, slot });
+            state.release(slot);
+            core.watchers.fetch_sub(1, Ordering::Relaxed);
+        } else if !state.cancel_ended(watch_id) {
+            return;
+        }
         state.controls.push_back(Output::Canceled { watch_id, revision: self.published() });
         let waker = state.waker();
         drop((state, registry));

@@ -52,6 +52,13 @@ impl Record {
         Arc::new(Self { revision: revision.revision, bytes: bytes.freeze(), changes })
     }
 
+    /// The same changes beside nothing.
+    pub(super) fn without_prev_kv(&self) -> Arc<Self> {
+        let change = |change: &Change| Change { end: change.split, key: change.key.clone(), ..*change };
+        let changes = self.changes.iter().map(change).collect();
+        Arc::new(Self { revision: self.revision, bytes: self.bytes.clone(), changes })
+    }
+
     pub fn revision(&self) -> i64 {
         self.revision
     }

@@ -27,12 +27,18 @@ use super::output::{Filters, Output};
 use super::record::Record;
 use super::stream::{End, WatchCreate};
 
+/// Ids that a stream remembers of ended watchers; more, and the lowest are free again without having been cancelled.
+const WATCH_ENDED_MAX: usize = 4_096;
+
 #[derive(Debug)]
 pub(super) struct State {
     /// By slot. A slot is given away again only after the hub's index has forgotten it.
     pub watchers: Vec<Option<Watcher>>,
     free: Vec<u32>,
     pub ids: BTreeMap<i64, u32>,
+    /// Ids of watchers that compaction has ended. As in etcd they stay taken, and their cancel is answered, until the client cancels
+    /// them: its library does when it hears of the end, and waits for the answer.
+    ended: BTreeSet<i64>,
     id_next: i64,
     serial_next: u64,
 
@@ -133,6 +139,7 @@ impl State {
             watchers: Vec::new(),
             free: Vec::new(),
             ids: BTreeMap::new(),
+            ended: BTreeSet::new(),
             id_next: 0,
             serial_next: 0,
             controls: VecDeque::new(),
@@ -157,10 +164,11 @@ impl State {
 
     /// The id that a request for `asked` gets: 0 lets the stream pick; nothing if another watcher has it.
     pub(super) fn pick_id(&mut self, asked: i64) -> Option<i64> {
+        let taken = |id: &i64| self.ids.contains_key(id) || self.ended.contains(id);
         if asked != 0 {
-            return (!self.ids.contains_key(&asked)).then_some(asked);
+            return (!taken(&asked)).then_some(asked);
         }
-        while self.ids.contains_key(&self.id_next) {
+        while taken(&self.id_next) {
             self.id_next += 1;
         }
         self.id_next += 1;
@@ -212,6 +220,25 @@ impl State {
         self.progress.future.remove(&(watcher.start, slot));
         self.progress.notified.remove(&slot);
         Some(watcher)
+    }
+
+    /// Compaction has ended the watcher.
+    pub(super) fn end_watcher(&mut self, slot: u32) -> Option<Watcher> {
+        let watcher = self.remove(slot)?;
+        self.note_ended(watcher.watch_id);
+        Some(watcher)
+    }
+
+    pub(super) fn note_ended(&mut self, watch_id: i64) {
+        if self.ended.len() == WATCH_ENDED_MAX {
+            self.ended.pop_first();
+        }
+        self.ended.insert(watch_id);
+    }
+
+    /// The client cancels a watcher that compaction has ended.
+    pub(super) fn cancel_ended(&mut self, watch_id: i64) -> bool {
+        self.ended.remove(&watch_id)
     }
 
     pub(super) fn release(&mut self, slot: u32) {

@@ -178,7 +178,7 @@ impl State {
         while let Some((next, slot)) = self.cursors.first().copied()
             && next < compacted
         {
-            let Some(watcher) = self.remove(slot) else { return };
+            let Some(watcher) = self.end_watcher(slot) else { return };
             step.retired.push((slot, watcher.range));
             room.say(Output::Compacted { watch_id: watcher.watch_id, compact_revision: compacted }, 0);
         }

@@ -1,4 +1,6 @@
-//! The revision log as watchers read it to catch up: whole revisions, in order, with what each change replaced.
+//! The revision log as watchers read it to catch up: whole revisions, in order, with what each key was before the revision.
+
+use quorate_proto::mvccpb::KeyValue;
 
 use super::{KeyRange, Keyspace, change_at};
 use crate::effects::{Event, EventKind, RevisionEvents};
@@ -58,19 +60,36 @@ impl Keyspace<'_> {
     }
 
     fn event(&self, revision: Revision, change: ChangeRecord) -> Result<Event, Fault> {
-        // A created key replaced nothing, though it may link to its own deletion, which compaction may have dropped.
-        let created = !change.is_deletion() && change.version == 1;
-        let prev_kv = match change.previous {
-            Some(Previous { revision: before, .. }) if !created && revision.main > self.compacted => {
-                Some(change_at(self.read, before)?.key_value(before))
-            }
-            // What a change at the compacted revision replaced may be gone or not, depending on how far this member's
-            // walk has come: never shown, as it cannot be read either.
-            Some(_) | None => None,
+        // What a change at the compacted revision replaced may be gone or not, depending on how far this member's
+        // walk has come: never shown, as it cannot be read either.
+        let prev_kv = if is_creation(&change) || revision.main <= self.compacted {
+            None
+        } else {
+            self.before(revision.main, change.clone())?
         };
         let kind = if change.is_deletion() { EventKind::Delete } else { EventKind::Put };
         Ok(Event { kind, kv: change.key_value(revision), prev_kv })
     }
+
+    /// The key of `change` as it was before anything of the main revision happened to it.
+    fn before(&self, main: i64, mut change: ChangeRecord) -> Result<Option<KeyValue>, Fault> {
+        while let Some(Previous { revision: before, .. }) = change.previous {
+            let same_revision = before.main == main;
+            // A created key may link to its own deletion, which compaction may have dropped.
+            if !same_revision && is_creation(&change) {
+                return Ok(None);
+            }
+            change = change_at(self.read, before)?;
+            if !same_revision {
+                return Ok(Some(change.key_value(before)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_creation(change: &ChangeRecord) -> bool {
+    !change.is_deletion() && change.version == 1
 }
 
 fn close(page: &mut EventPage, revision: i64, events: &mut Vec<Event>) {

@@ -80,7 +80,8 @@ impl<'o, 'b> Writer<'o, 'b> {
             self.overlay.put(Family::Tallies, keys::revision_key(modified), keys::encode_tally(1, key));
             self.tracks.buckets.created(self.overlay, key)?;
         }
-        self.events.push(Event { kind: EventKind::Put, kv, prev_kv: prev_kv.clone() });
+        let before = prev_kv.as_ref().and_then(|prev| self.before(prev));
+        self.events.push(Event { kind: EventKind::Put, kv, prev_kv: before });
         Ok(prev_kv)
     }
 
@@ -109,8 +110,18 @@ impl<'o, 'b> Writer<'o, 'b> {
         self.overlay.put(Family::Tallies, keys::revision_key(modified), keys::encode_tally(-1, key));
         self.tracks.buckets.deleted(self.overlay, key);
         let kv = KeyValue { key: key.clone(), mod_revision: modified.main, ..Default::default() };
-        self.events.push(Event { kind: EventKind::Delete, kv, prev_kv: Some(prev_kv.clone()) });
+        let before = self.before(&prev_kv);
+        self.events.push(Event { kind: EventKind::Delete, kv, prev_kv: before });
         Ok(prev_kv)
+    }
+
+    /// What watchers are told that a change has replaced: the key before this revision, whatever else this request did to it. Its
+    /// own answer tells `replaced` instead.
+    fn before(&self, replaced: &KeyValue) -> Option<KeyValue> {
+        if replaced.mod_revision <= self.tracks.revision {
+            return Some(replaced.clone());
+        }
+        self.events.iter().find(|event| event.kv.key == replaced.key)?.prev_kv.clone()
     }
 
     /// The rows of one change: the log entry, the head, and the replaced version's place in the history.

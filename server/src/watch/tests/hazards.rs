@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_store::{Effects, KeyRange};
 
-use super::support::{Bell, Later, World, delete, everything, key, listen, put, request, small_ring, span};
+use super::support::{Bell, Client, Later, World, delete, everything, key, listen, put, request, small_ring, span};
 use crate::watch::{Inline, Limits, Output, WatchCreate};
 
 // ---- 28: compacted revisions (#18089, #19179) ----
@@ -26,6 +26,65 @@ fn a_watch_from_the_compacted_revision_sees_it_also_when_it_is_a_delete() {
         ["1 created@5", "2 created@5", "2 compacted@3", "1 events@5 -a b=1", "1 events@5 b=2"],
         "below it is gone, from it on is there"
     );
+}
+
+#[test]
+fn what_a_change_at_the_compacted_revision_replaced_is_not_told_even_where_the_ring_has_it() {
+    let mut world = World::new();
+    for value in ["1", "2", "3"] {
+        world.put("a", value);
+    }
+    let mut client = world.client();
+    let replaced = |client: &mut Client, watch_id| -> Vec<_> {
+        client.create(&WatchCreate { watch_id, start_revision: 3, prev_kv: true, ..request(key("a")) });
+        let outputs = client.drain();
+        let deliveries = outputs.iter().filter_map(|output| match output {
+            Output::Events(delivery) => Some(delivery),
+            _ => None,
+        });
+        let events =
+            deliveries.flat_map(|delivery| delivery.events().map(|(record, change)| record.event(change, true)));
+        events.map(|event| event.prev_kv.map(|kv| kv.value)).collect()
+    };
+    assert_eq!(replaced(&mut client, 1), [Some("1".into()), Some("2".into())]);
+    world.compact(3);
+    assert_eq!(replaced(&mut client, 2), [None, Some(Bytes::from("2"))]);
+}
+
+#[test]
+fn the_id_of_a_watcher_that_compaction_ended_is_taken_until_the_client_cancels_it() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.put("a", "1");
+    }
+    world.compact(4);
+    let mut client = world.client();
+    client.watch(7, key("a"), 2);
+    client.watch(0, key("a"), 2);
+    assert_eq!(client.words(), ["7 created@4", "7 compacted@4", "0 created@4", "0 compacted@4"]);
+    client.watch(7, key("a"), 0);
+    client.watch(0, key("a"), 0);
+    client.stream.handle().cancel(7);
+    client.stream.handle().cancel(7);
+    client.watch(7, key("a"), 0);
+    let refused = "refused: mvcc: duplicate watch ID provided on the WatchStream";
+    assert_eq!(client.words(), [refused, "1 created@4", "7 canceled", "7 created@4"]);
+    assert_eq!(world.hub.stats().watchers, 2);
+}
+
+#[test]
+fn that_is_so_also_for_a_watcher_that_compaction_passes_later() {
+    let mut world = World::with(small_ring(), Arc::new(Later::default()));
+    let mut client = world.client();
+    for _ in 0..3 {
+        world.put("a", "1");
+    }
+    client.watch(7, key("a"), 2);
+    world.compact(4);
+    assert_eq!(client.words(), ["7 created@4", "7 compacted@4"]);
+    client.watch(7, key("a"), 0);
+    client.stream.handle().cancel(7);
+    assert_eq!(client.words(), ["refused: mvcc: duplicate watch ID provided on the WatchStream", "7 canceled"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! revision on, one revision never in two answers. bookmarkable: nothing at or below a progress comes after it.
 //! filter-correct, isCreate, prevKV: each event is what the log says it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -32,6 +32,8 @@ struct Reader {
     asked: BTreeMap<i64, WatchCreate>,
     watchers: BTreeMap<i64, Expectation>,
     finished: Vec<Expectation>,
+    /// Watchers that compaction has ended, and that were not cancelled since.
+    ended: BTreeSet<i64>,
     id_next: i64,
     bookmarks: usize,
     bell: Arc<Bell>,
@@ -109,6 +111,7 @@ impl Run {
             asked: BTreeMap::new(),
             watchers: BTreeMap::new(),
             finished: Vec::new(),
+            ended: BTreeSet::new(),
             id_next: 1,
             bookmarks: 0,
             bell: Arc::default(),
@@ -187,7 +190,8 @@ impl Run {
 
     fn cancel(&mut self, reader: usize) {
         let reader = &mut self.readers[reader];
-        if let Some(id) = reader.watchers.keys().nth(self.dice.below(reader.watchers.len().max(1) as u64) as usize) {
+        let ids = || reader.watchers.keys().chain(&reader.ended);
+        if let Some(id) = ids().nth(self.dice.below(ids().count().max(1) as u64) as usize) {
             reader.client.stream.handle().cancel(*id);
         }
     }
@@ -257,7 +261,11 @@ impl Reader {
             }
             Output::Refused { reason, .. } => panic!("{reason}"),
             Output::Canceled { watch_id, .. } => {
-                let mut watcher = self.watchers.remove(&watch_id).expect("canceled once");
+                let Some(mut watcher) = self.watchers.remove(&watch_id) else {
+                    // The cancel came after compaction had ended it, and is answered all the same.
+                    assert!(self.ended.remove(&watch_id), "canceled once");
+                    return;
+                };
                 watcher.canceled = true;
                 self.finished.push(watcher);
             }
@@ -267,6 +275,7 @@ impl Reader {
                 watcher.compacted = true;
                 watcher.bookmark = compact_revision;
                 self.finished.push(watcher);
+                self.ended.insert(watch_id);
             }
             Output::Progress { watch_id: -1, revision } => {
                 self.bookmarks += 1;

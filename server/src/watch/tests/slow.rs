@@ -53,8 +53,8 @@ fn a_slow_watcher_that_compaction_passes_is_told_and_not_skipped() {
     world.compact(40);
     assert_eq!(client.words(), ["1 compacted@40"]);
     assert_eq!(world.hub.stats().watchers, 1, "who waits for the future has lost nothing");
-    client.watch(1, key("a"), 51);
-    assert_eq!(client.words(), ["1 created@51", "1 events@51 a=49"]);
+    client.watch(3, key("a"), 51);
+    assert_eq!(client.words(), ["3 created@51", "3 events@51 a=49"]);
 }
 
 #[test]

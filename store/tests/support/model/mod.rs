@@ -158,11 +158,13 @@ impl Model {
         Ok(pb::RangeResponse { header, kvs, more, count })
     }
 
-    /// The change at `index` of the list, as watchers see it.
+    /// The change at `index` of the list, as watchers see it: beside the key as it was before all of that revision.
     fn event(&self, index: usize) -> Event {
         let change = &self.changes[index];
-        let before = self.changes[..index].iter().rev().find(|before| before.key == change.key);
-        let before = before.filter(|before| before.value.is_some() && change.at.main > self.compacted);
+        let earlier = self.changes[..index].iter().rev().filter(|before| before.at.main < change.at.main);
+        let before = earlier.clone().find(|before| before.key == change.key);
+        let created = change.value.is_some() && change.version == 1;
+        let before = before.filter(|before| before.value.is_some() && change.at.main > self.compacted && !created);
         let kind = if change.value.is_some() { EventKind::Put } else { EventKind::Delete };
         Event { kind, kv: change.kv(), prev_kv: before.map(Change::kv) }
     }
@@ -198,7 +200,8 @@ impl Model {
 
     /// etcd's rule: CRC32C of the word "key" and of every change up to `asked`, in order; but of what happened at C or
     /// before only what is still the newest of its key, and alive, at `asked`; or, when nothing at all is alive at
-    /// `asked`, at C (etcd then hashes whatever its compaction has left).
+    /// `asked`, at C (etcd then hashes whatever its compaction has left). To etcd's index a key that was deleted at `asked` and
+    /// put again is not alive there.
     pub(crate) fn hash(&self, asked: i64) -> Result<u32, Rejection> {
         if asked > 0 && asked < self.compacted {
             return Err(Rejection::Compacted);
@@ -207,7 +210,10 @@ impl Model {
             return Err(Rejection::FutureRevision);
         }
         let asked = if asked == 0 { self.revision } else { asked };
-        let nothing_alive = self.live(b"", b"\0", asked).is_empty();
+        let gone =
+            |change: &Change, key: &Bytes| change.at.main == asked && change.value.is_none() && change.key == key;
+        let reborn = |kv: &KeyValue| self.changes.iter().any(|change| gone(change, &kv.key));
+        let nothing_alive = self.live(b"", b"\0", asked).iter().all(reborn);
         let judged_at = if nothing_alive { self.compacted } else { asked };
         let mut text = b"key".to_vec();
         for change in self.changes.iter().filter(|change| change.at.main <= asked) {
