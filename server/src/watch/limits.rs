@@ -1,7 +1,7 @@
 //! How much of everything there may be, and what happens then.
 
 /// Recent revisions kept encoded for all streams. Beyond: the oldest go, and who still needs them reads the store.
-const WATCH_RING_BYTES_MAX: usize = 16 << 20;
+const WATCH_RING_BYTES_MAX: usize = 8 << 20;
 /// The queue of one stream: references, some 60 B for an event of one watcher; the events themselves lie in the ring.
 /// Beyond: the queue is dropped and read again later, when the client has room.
 const WATCH_STREAM_BYTES_MAX: usize = 1 << 20;

@@ -11,7 +11,7 @@ pub const SEGMENT_BYTES: u32 = 64 << 20;
 /// One write; more that waits goes into the next one, behind a sync of its own.
 pub const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Encoded entries kept in memory for apply and replication; older ones are read from their segments.
-pub const TAIL_CACHE_BYTES_MAX: usize = 8 << 20;
+pub const TAIL_CACHE_BYTES_MAX: usize = 4 << 20;
 /// What one call of `limited_get_log_entries` returns at most, save that it returns at least one entry.
 pub const READ_BYTES_MAX: usize = 1 << 20;
 /// Entries submitted and not yet written; beyond it `append` waits (asynchronously) for the disk.

@@ -17,7 +17,7 @@ pub struct RocksSettings {
 
 impl Default for RocksSettings {
     fn default() -> Self {
-        Self { block_cache_bytes: 32 << 20, memtable_bytes: 32 << 20, background_jobs_max: 2 }
+        Self { block_cache_bytes: 20 << 20, memtable_bytes: 20 << 20, background_jobs_max: 2 }
     }
 }
 
