@@ -4,6 +4,7 @@
 //! meet (Raft dissertation, 4.1). openraft allows the next one only when the last is committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +85,11 @@ impl Raft {
     pub(super) fn link_to(&self, id: MemberId) -> Option<Arc<Link>> {
         let membership = self.membership();
         membership.get_node(&id).map(|peer| self.0.links.to(id, &peer.peer_urls))
+    }
+
+    /// Whether this member and the process of `id` are connected now.
+    pub fn is_connected(&self, id: u64) -> bool {
+        id == self.0.id || self.link_to(id).is_some_and(|link| link.present.load(Ordering::Relaxed))
     }
 
     /// A gRPC channel to the leader, for questions that only it can answer; `None` when this member leads, or nobody does.
