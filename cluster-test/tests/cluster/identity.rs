@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use cluster_test::cluster::{Member, Options};
 use cluster_test::programs;
+use quorate_proto::etcdserverpb as pb;
 
 use crate::start;
 
@@ -65,13 +66,22 @@ fn a_member_that_was_removed_while_it_was_down_is_told_so() -> Result<()> {
 }
 
 #[test]
-fn the_leader_may_be_removed_as_well() -> Result<()> {
+fn the_leader_may_be_removed_whoever_is_asked() -> Result<()> {
     let mut cluster = start(3, &Options::quick())?;
-    let leader = cluster.leader()?;
-    let mut removed = cluster.remove(leader)?;
-    removed.wait_end(END_WITHIN)?;
-    ensure!(removed.log().contains("permanently removed from the cluster"), "{}", removed.log());
-    cluster.members[1].client()?.put("k", "v")?;
+    for asks_itself in [true, false] {
+        let leader = cluster.leader()?;
+        let id = cluster.id(leader)?;
+        let (itself, mut removed) = (cluster.members[leader].client()?, cluster.members.remove(leader));
+        if asks_itself {
+            itself.run(itself.cluster().member_remove(pb::MemberRemoveRequest { id }))?;
+        } else {
+            cluster.remove_id(id)?;
+        }
+        removed.wait_end(END_WITHIN)?;
+        ensure!(removed.log().contains("permanently removed from the cluster"), "{}", removed.log());
+        cluster.members[0].client()?.put("k", "v")?;
+    }
+    assert_eq!(cluster.members[0].client()?.members()?.members.len(), 1);
     cluster.converged()
 }
 

@@ -4,7 +4,7 @@
 //! A stream that asked for a leader ends when there has been none for some time: its client goes to another member, rather than
 //! wait for events that cannot come. Not at once, since opening a stream anew costs more than waiting for an election.
 
-use std::future::{Future as _, pending};
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
