@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test bench lint clean
+.PHONY: help setup build run demo test bench lint clean
 
 export CARGO_TARGET_DIR := $(or $(QUORATE_TARGET),$(CURDIR)/target/make)
 export QUORATE_BIN := $(CARGO_TARGET_DIR)/release
@@ -38,6 +38,9 @@ build: setup ## Builds quorate (also linked as etcd), quoratectl and cluster-tes
 
 run: build ## Starts a single member on 127.0.0.1:2379 with its data in ./default.etcd (DATA=dir, ARGS="--more flags")
 	@exec "$$QUORATE_BIN/quorate" --data-dir "$(DATA)" $(ARGS)
+
+demo: build ## Three members on loopback in a temporary folder, until Ctrl-C (DEMO_SECONDS=n ends it)
+	@exec scripts/demo
 
 test: ## Runs everything: unit, model and cluster tests against real etcd, then clippy and the format check
 	@scripts/setup test

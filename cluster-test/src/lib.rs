@@ -7,6 +7,7 @@
 //!              kill, power_cut, disk_fault
 //!  machine     a disk whose power can be cut, and how it is said that there is none
 //!  same        a client program on real etcd and on ours: the same lines
+//!  load        puts at a steady rate, by clients that ask once or try again
 //!  failover    the leader gone under load, and how long until another one serves
 //!  kill        kill -9 under load; nothing acknowledged is lost
 //!  diff        random requests to real etcd and to ours
@@ -24,6 +25,7 @@ pub mod disk_fault;
 pub mod failover;
 pub mod interrupt;
 pub mod kill;
+pub mod load;
 pub mod machine;
 pub mod power_cut;
 pub mod programs;

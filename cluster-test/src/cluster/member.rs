@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use quorate_proto::etcdserverpb as pb;
-use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tonic::transport::Endpoint;
 
+use super::client::Client;
 use super::keeper::Keeper;
 use super::ports::free_port;
 
@@ -75,6 +74,7 @@ pub struct Member {
     // In order of dropping: what may still write into the directory goes before it.
     running: Option<Running>,
     dir: TempDir,
+    name: String,
     program: PathBuf,
     /// Name and addresses: the same at every start.
     args: Vec<String>,
@@ -112,17 +112,22 @@ impl Member {
         Self::new(program, "m0", free_port()?, None, options)
     }
 
-    /// Starts one of several members, which serves only when enough of the others are there: see [`Member::wait_ready`].
-    pub(super) fn spawn_one_of(
+    /// One of several members, not started yet. It serves only when enough of the others are there: see
+    /// [`Member::wait_ready`]. `peers` is its `--initial-cluster`.
+    pub fn one_of(program: &Path, name: &str, peer_port: u16, peers: &str, options: &Options) -> Result<Self> {
+        Self::new(program, name, peer_port, Some(peers), options)
+    }
+
+    /// One with exactly these flags, not started yet; but for where its data are.
+    pub fn with_flags(
         program: &Path,
         name: &str,
+        client_port: u16,
         peer_port: u16,
-        peers: &str,
-        options: &Options,
+        flags: Vec<String>,
     ) -> Result<Self> {
-        let mut member = Self::new(program, name, peer_port, Some(peers), options)?;
-        member.spawn()?;
-        Ok(member)
+        let member = Self::new(program, name, peer_port, None, &Options::default())?;
+        Ok(Self { args: flags, client_port, ..member })
     }
 
     fn new(program: &Path, name: &str, peer_port: u16, peers: Option<&str>, options: &Options) -> Result<Self> {
@@ -143,8 +148,12 @@ impl Member {
             format!("--initial-advertise-peer-urls={advertise_peer}"),
             format!("--initial-cluster={peers}"),
         ];
-        let program = program.to_owned();
-        Ok(Self { running: None, dir, program, args, options: options.clone(), client_port, peer_port })
+        let (name, program) = (name.to_owned(), program.to_owned());
+        Ok(Self { running: None, dir, name, program, args, options: options.clone(), client_port, peer_port })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// From the next start on.
@@ -168,6 +177,31 @@ impl Member {
 
     pub fn peer_port(&self) -> u16 {
         self.peer_port
+    }
+
+    /// Where other members reach one of several.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
+    /// Removes its data, as if it had been started on a new disk. It must not run.
+    pub fn wipe(&mut self) -> Result<()> {
+        if self.is_running()? {
+            bail!("wipe the data of {}: it runs", self.name);
+        }
+        fs::remove_dir_all(self.data_dir()).context("remove its data")
+    }
+
+    /// Waits until it has printed `text` since its last start.
+    pub fn wait_printed(&self, text: &str) -> Result<()> {
+        let until = Instant::now() + READY_WITHIN;
+        while !self.log_since_start()?.contains(text) {
+            if Instant::now() > until {
+                bail!("{} did not print `{text}` within {READY_WITHIN:?}\n{}", self.name, self.log_tail());
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -214,19 +248,15 @@ impl Member {
         self.running = None;
     }
 
-    /// What the member says of itself. For code without a runtime.
+    /// Its services, for code without a runtime.
+    pub fn client(&self) -> Result<Client> {
+        Client::connect(&self.url())
+    }
+
+    /// What the member says of itself.
     pub fn status(&self) -> Result<pb::StatusResponse> {
-        let url = self.url();
-        // A thread of its own: the caller may be inside of a runtime, where another one may not block.
-        let asked = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
-            runtime.block_on(async {
-                let channel = Endpoint::from_shared(url)?.connect().await.context("connect to the member")?;
-                let mut client = MaintenanceClient::new(channel);
-                anyhow::Ok(client.status(pb::StatusRequest {}).await.context("ask for its status")?.into_inner())
-            })
-        });
-        asked.join().expect("it does not panic")
+        let client = self.client()?;
+        client.run(client.maintenance().status(pb::StatusRequest {})).context("ask for its status")
     }
 
     /// Asks the member to stop (SIGTERM) and waits until it has.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  127.0.0.1:2379            the client address            <cluster> <member>   the two IDs, decimal, hex and as varints
+//!  m0:2379 m0:2380 <m0>      of members of a cluster       <id 1>               what else is an ID there
 //!  <lease 1>                 leases in order of appearance <term> <index> <size> of Raft and of the database
 //!  <took> <left>             how long, and what is left of a lease
 //!  | A | B |                 tables without their padding  [warn] ...           etcdctl's own log lines, without time and place
@@ -17,16 +18,19 @@ use prost::encoding::encode_varint;
 use quorate_proto::etcdserverpb as pb;
 use regex::{Captures, Regex};
 
-use crate::cluster::Member;
+use crate::cluster::{Cluster, Member};
 
 /// Where etcd listens when nothing else is said: in the files, every member does.
 const ENDPOINT: &str = "127.0.0.1:2379";
 
 #[derive(Debug)]
 pub struct Mask {
-    fixed: Vec<(String, &'static str)>,
-    header: Regex,
-    leases: BTreeMap<i64, usize>,
+    fixed: Vec<(String, String)>,
+    /// In binary output; of one member only.
+    header: Option<Regex>,
+    /// What an ID that is met is one of.
+    noun: &'static str,
+    numbered: BTreeMap<u64, usize>,
 }
 
 impl Mask {
@@ -36,18 +40,41 @@ impl Mask {
         Ok(Self::new(&member.endpoint(), &header))
     }
 
+    /// Members of several by their names; one that joins later is `next`.
+    pub fn of_several(cluster: &Cluster, next_client: u16, next_peer: u16) -> Result<Self> {
+        let header = cluster.members[0].status()?.header.context("find the header of its status")?;
+        let mut fixed = vec![
+            (header.cluster_id.to_string(), "<cluster>".to_owned()),
+            (format!("{:x}", header.cluster_id), "<cluster>".to_owned()),
+        ];
+        let ports = cluster.members.iter().map(|member| (member.name(), member.client_port(), member.peer_port()));
+        for (name, client, peer) in ports.chain([("next", next_client, next_peer)]) {
+            fixed.push((format!("127.0.0.1:{client}"), format!("{name}:2379")));
+            fixed.push((format!("127.0.0.1:{peer}"), format!("{name}:2380")));
+            fixed.push((format!("localhost:{peer}"), format!("localhost:2380 of {name}")));
+        }
+        for (index, member) in cluster.members.iter().enumerate() {
+            let id = cluster.id(index)?;
+            fixed.push((id.to_string(), format!("<{}>", member.name())));
+            fixed.push((format!("{id:x}"), format!("<{}>", member.name())));
+        }
+        Ok(Self { fixed, header: None, noun: "id", numbered: BTreeMap::new() })
+    }
+
     fn new(endpoint: &str, header: &pb::ResponseHeader) -> Self {
         let (cluster, member) = (header.cluster_id, header.member_id);
-        let fixed = vec![
+        let fixed = [
             (endpoint.to_owned(), ENDPOINT),
             (cluster.to_string(), "<cluster>"),
             (format!("{cluster:x}"), "<cluster>"),
             (member.to_string(), "<member>"),
             (format!("{member:x}"), "<member>"),
-        ];
+        ]
+        .map(|(from, to)| (from, to.to_owned()))
+        .to_vec();
         let ids = format!("08{}10{}", varint_hex(cluster), varint_hex(member));
         let header = Regex::new(&format!("{ids}(18[0-9a-f]{{2}})20[0-9a-f]{{2}}")).expect("of hex digits");
-        Self { fixed, header, leases: BTreeMap::new() }
+        Self { fixed, header: Some(header), noun: "lease", numbered: BTreeMap::new() }
     }
 
     /// Masks one output. Leases keep their numbers from one call to the next.
@@ -61,7 +88,9 @@ impl Mask {
             for (from, to) in &self.fixed {
                 line = line.replace(from, to);
             }
-            line = self.header.replace_all(&line, "<header $1 term>").into_owned();
+            if let Some(header) = &self.header {
+                line = header.replace_all(&line, "<header $1 term>").into_owned();
+            }
             if let Some(row) = table.row(&line) {
                 lines.extend(row);
                 continue;
@@ -73,7 +102,7 @@ impl Mask {
             if of_lease && line.starts_with("\"TTL\" : ") {
                 line = "\"TTL\" : <left>".to_owned();
             }
-            lines.push(self.number_leases(&attached_keys_sorted(&line)));
+            lines.push(self.number(&attached_keys_sorted(&line)));
         }
         if !lines.is_empty() {
             lines.push(String::new());
@@ -81,26 +110,25 @@ impl Mask {
         lines.join("\n")
     }
 
-    fn number_leases(&mut self, line: &str) -> String {
-        LEASE
-            .replace_all(line, |found: &Captures<'_>| {
-                let text = &found[0];
-                let id = match text.parse() {
-                    Ok(id) if text.len() > HEX_DIGITS_MAX => Some(id),
-                    _ => i64::from_str_radix(text, 16).ok(),
-                };
-                let Some(id) = id.filter(|id| *id != 0) else { return text.to_owned() };
-                let next = self.leases.len() + 1;
-                format!("<lease {}>", self.leases.entry(id).or_insert(next))
-            })
-            .into_owned()
+    fn number(&mut self, line: &str) -> String {
+        ID.replace_all(line, |found: &Captures<'_>| {
+            let text = &found[0];
+            let id = match text.parse() {
+                Ok(id) if text.len() > HEX_DIGITS_MAX => Some(id),
+                _ => u64::from_str_radix(text, 16).ok(),
+            };
+            let Some(id) = id.filter(|id| *id != 0) else { return text.to_owned() };
+            let next = self.numbered.len() + 1;
+            format!("<{} {}>", self.noun, self.numbered.entry(id).or_insert(next))
+        })
+        .into_owned()
     }
 }
 
 const HEX_DIGITS_MAX: usize = 16;
 
-/// A lease ID: a positive int64, of which no server so far makes small ones.
-static LEASE: LazyLock<Regex> = LazyLock::new(|| regex(r"\b(?:[0-9a-f]{13,16}|[0-9]{17,19})\b"));
+/// An ID of a lease or member, of which no server so far makes small ones.
+static ID: LazyLock<Regex> = LazyLock::new(|| regex(r"\b(?:[0-9a-f]{13,16}|[0-9]{17,19})\b"));
 
 static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
     [
@@ -112,7 +140,7 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r#""DBSize(InUse)?" : \d+"#, r#""DBSize${1}" : <size>"#),
         // endpoint status: version, storage version | two sizes, percentage | quota, leader, learner | term, two indexes
         (
-            r"^((?:http://)?127\.0\.0\.1:2379, <member>, [^,]*, [^,]*), [^,]*B, [^,]*B, -?\d+%, ([^,]*, \w+, \w+), \d+, \d+, \d+,",
+            r"^((?:http://)?(?:127\.0\.0\.1|\w+):2379, <\w+>, [^,]*, [^,]*), [^,]*B, [^,]*B, -?\d+%, ([^,]*, \w+, \w+), \d+, \d+, \d+,",
             "$1, <size>, <size>, <size>, $2, <term>, <index>, <index>,",
         ),
         (r#"took( = |":"| )[\d.]+[nµm]?s"#, "took$1<took>"),

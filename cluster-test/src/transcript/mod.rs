@@ -3,6 +3,7 @@
 //! ```text
 //!  # Puts.                            a comment
 //!  @flags --max-txn-ops=8             further flags of the server, at the top
+//!  @members 3                         on a cluster: $M0 is its first member, $ID0, $PEER0, $ALL
 //!
 //!  $ etcdctl put a 1                  a command: bash, all commands of a file in one shell
 //!  OK                                 what it printed (both outputs), masked
@@ -32,7 +33,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cluster::{Member, Options};
+use crate::cluster::{Cluster, Member, Options, free_port};
 use crate::programs;
 use script::Script;
 
@@ -44,10 +45,50 @@ pub fn perform(golden: &Path, server: &Path) -> Result<String> {
     let script = Script::parse(&text).with_context(|| format!("parse {}", golden.display()))?;
     let mut options = Options::quick();
     options.args.extend(script.flags.iter().cloned());
-    let member = Member::start(server, &options)?;
-    let mut mask = Mask::of(&member)?;
-    let printed = run::run(&script, &member, programs::etcd_dir()?)?;
+    let (_running, variables, mut mask) = match script.members {
+        None => {
+            let member = Member::start(server, &options)?;
+            let (variables, mask) = (one(&member), Mask::of(&member)?);
+            (Running::One { _member: member }, variables, mask)
+        }
+        Some(count) => {
+            let cluster = Cluster::start(server, count, &options)?;
+            let (next_client, next_peer) = (free_port()?, free_port()?);
+            let mut variables = several(&cluster)?;
+            variables.extend([
+                ("NEXT".into(), format!("127.0.0.1:{next_client}")),
+                ("NEXT_PEER".into(), format!("http://127.0.0.1:{next_peer}")),
+                ("SERVER".into(), server.display().to_string()),
+                ("SERVER_FLAGS".into(), options.args.join(" ")),
+            ]);
+            let mask = Mask::of_several(&cluster, next_client, next_peer)?;
+            (Running::Several { _cluster: cluster }, variables, mask)
+        }
+    };
+    let printed = run::run(&script, &variables, programs::etcd_dir()?)?;
     Ok(script.render(printed.iter().map(|output| mask.apply(output))))
+}
+
+/// What the script talks to, for as long as it does.
+enum Running {
+    One { _member: Member },
+    Several { _cluster: Cluster },
+}
+
+fn one(member: &Member) -> Vec<(String, String)> {
+    vec![("ETCDCTL_ENDPOINTS".into(), member.endpoint()), ("ENDPOINT".into(), member.endpoint())]
+}
+
+/// `$M0`, `$ID0`, `$PEER0` and so on; `$ALL`. etcdctl speaks to the first one, unless it is told otherwise.
+fn several(cluster: &Cluster) -> Result<Vec<(String, String)>> {
+    let mut variables = one(&cluster.members[0]);
+    variables.push(("ALL".into(), cluster.endpoints()));
+    for (index, member) in cluster.members.iter().enumerate() {
+        variables.push((format!("M{index}"), member.endpoint()));
+        variables.push((format!("PEER{index}"), member.peer_url()));
+        variables.push((format!("ID{index}"), format!("{:x}", cluster.id(index)?)));
+    }
+    Ok(variables)
 }
 
 /// Fails with the lines that differ.

@@ -63,3 +63,35 @@ hex() {
     od -An -v -tx1 | tr -d ' \n'
     echo
 }
+
+# ---- of a cluster ($M0, $M1 ... are its members, $ALL all of them)
+
+# leader: the address of the member that leads by its own word.
+leader() {
+    etcdctl --endpoints=$ALL endpoint status 2>/dev/null | awk -F', ' '$9 == "true" { print $1; exit }'
+}
+
+# lead N: member N leads from now on, and all others follow it.
+lead() {
+    local endpoint id
+    eval "endpoint=\$M$1 id=\$ID$1"
+    wait_for '[ -n "$(leader)" ]'
+    [ "$(leader)" = "$endpoint" ] || etcdctl --endpoints=$(leader) move-leader $id >/dev/null
+    wait_for "[ \"\$(leader)\" = $endpoint ] && etcdctl --endpoints=$ALL endpoint health"
+}
+
+# healthy COMMAND...: until the cluster is taken for healthy, which real etcd's is some seconds after every change.
+healthy() {
+    wait_for "! $* 2>&1 | tee .healthy | grep -q 'unhealthy cluster'"
+    cat .healthy
+}
+
+# join NAME: starts the member that `member add` has just told how to start ($ETCD_...), at $NEXT; until it answers.
+join() {
+    start $1 timeout --foreground 150 env ETCD_NAME="$ETCD_NAME" ETCD_INITIAL_CLUSTER="$ETCD_INITIAL_CLUSTER" \
+        ETCD_INITIAL_CLUSTER_STATE="$ETCD_INITIAL_CLUSTER_STATE" \
+        ETCD_INITIAL_ADVERTISE_PEER_URLS="$ETCD_INITIAL_ADVERTISE_PEER_URLS" \
+        "$SERVER" $SERVER_FLAGS --data-dir=$1.etcd --listen-peer-urls=$NEXT_PEER \
+        --listen-client-urls=http://$NEXT --advertise-client-urls=http://$NEXT
+    wait_for "etcdctl --endpoints=$NEXT endpoint status"
+}

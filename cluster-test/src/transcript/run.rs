@@ -12,7 +12,6 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::script::Script;
-use crate::cluster::Member;
 
 const PRELUDE: &str = include_str!("prelude.sh");
 const WITHIN: Duration = Duration::from_secs(180);
@@ -22,7 +21,7 @@ const POLL: Duration = Duration::from_millis(5);
 const END_OF_COMMAND: &str = "\u{1}end of command\u{1}";
 
 /// Both outputs of each command, and `[exit n]` where n is not 0.
-pub(super) fn run(script: &Script, member: &Member, etcd_dir: &Path) -> Result<Vec<String>> {
+pub(super) fn run(script: &Script, variables: &[(String, String)], etcd_dir: &Path) -> Result<Vec<String>> {
     let dir = tempfile::tempdir().context("make a directory for the script")?;
     let mut text = PRELUDE.to_owned();
     for command in &script.commands {
@@ -42,8 +41,7 @@ pub(super) fn run(script: &Script, member: &Member, etcd_dir: &Path) -> Result<V
         .env("PATH", env::join_paths(paths).context("join PATH")?)
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
-        .env("ETCDCTL_ENDPOINTS", member.endpoint())
-        .env("ENDPOINT", member.endpoint())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(to.try_clone().context("open the output")?)

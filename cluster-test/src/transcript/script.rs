@@ -1,6 +1,6 @@
 //! The file: comments and commands out of it, and the file again with what the commands printed.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// Starts a line of what was printed that would be taken for something else.
 const ESCAPE: char = '\\';
@@ -9,6 +9,8 @@ const ESCAPE: char = '\\';
 pub(super) struct Script {
     title: Vec<String>,
     pub(super) flags: Vec<String>,
+    /// Of a cluster; `None` for a single one, with the names and addresses that such a one has.
+    pub(super) members: Option<usize>,
     pub(super) commands: Vec<Command>,
 }
 
@@ -21,7 +23,7 @@ pub(super) struct Command {
 
 impl Script {
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let mut script = Self { title: Vec::new(), flags: Vec::new(), commands: Vec::new() };
+        let mut script = Self { title: Vec::new(), flags: Vec::new(), members: None, commands: Vec::new() };
         let mut comment = Vec::new();
         let mut in_command = false;
         for line in text.lines() {
@@ -43,6 +45,8 @@ impl Script {
                 comment.push(line.to_owned());
             } else if let Some(flags) = line.strip_prefix("@flags ") {
                 script.flags.extend(flags.split_whitespace().map(str::to_owned));
+            } else if let Some(members) = line.strip_prefix("@members ") {
+                script.members = Some(members.parse().with_context(|| format!("read `{line}`"))?);
             } else if line.is_empty() && script.commands.is_empty() {
                 script.title.append(&mut comment);
             }
@@ -62,6 +66,7 @@ impl Script {
         if !self.flags.is_empty() {
             lines.push(format!("@flags {}", self.flags.join(" ")));
         }
+        lines.extend(self.members.map(|members| format!("@members {members}")));
         for (command, output) in self.commands.iter().zip(printed) {
             if !lines.is_empty() {
                 lines.push(String::new());
@@ -95,7 +100,7 @@ fn strip_continuation(line: &str) -> Option<&str> {
 }
 
 fn escaped(line: &str) -> String {
-    let taken = ["$ ", "> ", "#", "@flags "].iter().any(|start| line.starts_with(start)) || line == ">";
+    let taken = ["$ ", "> ", "#", "@flags ", "@members "].iter().any(|start| line.starts_with(start)) || line == ">";
     if taken || line.starts_with(ESCAPE) { format!("{ESCAPE}{line}") } else { line.to_owned() }
 }
 
@@ -103,12 +108,14 @@ fn escaped(line: &str) -> String {
 mod tests {
     use super::*;
 
-    const FILE: &str = "# Title.\n@flags --a=1 --b\n\n# First.\n$ one\n> more\n>\n1\n\n\\# printed\n\n$ two\n";
+    const FILE: &str =
+        "# Title.\n@flags --a=1 --b\n@members 3\n\n# First.\n$ one\n> more\n>\n1\n\n\\# printed\n\n$ two\n";
 
     #[test]
     fn renders_what_it_parsed() {
         let script = Script::parse(FILE).unwrap();
         assert_eq!(script.flags, ["--a=1", "--b"]);
+        assert_eq!(script.members, Some(3));
         assert_eq!(script.commands[0].lines, ["one", "more", ""]);
         let printed = ["1\n\n# printed\n".to_owned(), String::new()];
         assert_eq!(script.render(printed.into_iter()), FILE);

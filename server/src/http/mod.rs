@@ -9,6 +9,7 @@
 //!
 //! Left out: TLS and the JSON gateway, which come with later releases, and peers, who have a port of their own.
 
+mod door;
 mod health;
 mod listen;
 mod oversize;
@@ -47,9 +48,13 @@ struct Versions<'a> {
 
 /// What a client port serves.
 pub fn client_router(node: Node, metrics: Arc<Metrics>, services: Routes) -> Router {
-    let own = probes().route("/version", only_get(version)).with_state(Shared { node, metrics: metrics.clone() });
+    let own = probes()
+        .route("/version", only_get(version))
+        .with_state(Shared { node: node.clone(), metrics: metrics.clone() });
+    let door = door::Door::new(node, metrics.clone());
     services
         .into_axum_router()
+        .layer(axum::middleware::from_fn_with_state(door, door::pass))
         .layer(axum::middleware::map_response(oversize::as_etcd_says_it))
         .layer(axum::middleware::from_fn_with_state(metrics, count_requests))
         .merge(own)

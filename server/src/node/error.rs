@@ -29,6 +29,9 @@ pub enum RequestError {
     /// Asked of a member that is not the leader, for something that only the leader can say.
     #[error("etcdserver: not leader")]
     NotLeader,
+    /// Asked of a learner, which answers what needs nobody else.
+    #[error("etcdserver: rpc not supported for learner")]
+    NotForLearners,
 }
 
 impl RequestError {
@@ -36,7 +39,12 @@ impl RequestError {
     pub fn may_have_been_executed(&self) -> bool {
         match self {
             Self::LeaderChanged | Self::TimedOut | Self::Stopped => true,
-            Self::Rejected(_) | Self::TooLarge | Self::TooManyRequests | Self::NoLeader | Self::NotLeader => false,
+            Self::Rejected(_)
+            | Self::TooLarge
+            | Self::TooManyRequests
+            | Self::NoLeader
+            | Self::NotLeader
+            | Self::NotForLearners => false,
         }
     }
 }

@@ -89,6 +89,10 @@ impl Node {
         self.0.raft.status()
     }
 
+    pub fn is_learner(&self) -> bool {
+        self.0.raft.is_learner()
+    }
+
     pub fn raft(&self) -> &Raft {
         &self.0.raft
     }

@@ -4,6 +4,7 @@
 //! meet (Raft dissertation, 4.1). openraft allows the next one only when the last is committed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +87,11 @@ impl Raft {
         membership.get_node(&id).map(|peer| self.0.links.to(id, &peer.peer_urls))
     }
 
+    /// Whether this member and the process of `id` are connected now.
+    pub fn is_connected(&self, id: u64) -> bool {
+        id == self.0.id || self.link_to(id).is_some_and(|link| link.present.load(Ordering::Relaxed))
+    }
+
     /// A gRPC channel to the leader, for questions that only it can answer; `None` when this member leads, or nobody does.
     pub fn leader_channel(&self) -> Option<PeerChannel> {
         let (leader, _) = self.leader_and_term().filter(|(leader, _)| *leader != self.0.id)?;
@@ -163,6 +169,9 @@ impl Raft {
         let current = self.membership();
         let mut voters: BTreeSet<MemberId> = current.voter_ids().collect();
         let mut nodes: BTreeMap<MemberId, Peer> = current.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
+        if let Some(reason) = clash(&change, &voters, &nodes) {
+            return Ok(Outcome::Refused(reason));
+        }
         match change {
             Change::AddVoter(pb::RaftPeer { id, peer_urls }) => {
                 voters.insert(id);
@@ -241,6 +250,19 @@ fn encode(change: MemberChange) -> Change {
     }
 }
 
+/// What two members that were asked at the same time could not see of each other's change, and the leader does.
+fn clash(change: &Change, voters: &BTreeSet<MemberId>, nodes: &BTreeMap<MemberId, Peer>) -> Option<String> {
+    let (Change::AddVoter(peer) | Change::AddLearner(peer) | Change::Update(peer)) = change else { return None };
+    let mut others = nodes.iter().filter(|(id, _)| **id != peer.id);
+    if let Some((id, _)) = others.find(|(_, other)| other.peer_urls.iter().any(|url| peer.peer_urls.contains(url))) {
+        return Some(format!("member {id:x} has one of the peer URLs {}", peer.peer_urls.join(", ")));
+    }
+    match (change, nodes.keys().find(|id| !voters.contains(id))) {
+        (Change::AddLearner(_), Some(learner)) => Some(format!("there is a learner already, {learner:x}")),
+        (_, _) => None,
+    }
+}
+
 type Changed =
     Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
@@ -249,5 +271,27 @@ fn outcome(changed: Changed) -> Result<Outcome, ClientWriteError<TypeConfig>> {
         Ok(response) => Ok(Outcome::Index(types::position(&response.log_id).index)),
         Err(RaftError::APIError(error)) => Err(error),
         Err(RaftError::Fatal(fatal)) => Ok(Outcome::Refused(fatal.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_leader_sees_what_two_askers_could_not() {
+        let url = |id: u64| vec![format!("http://m{id}:2380")];
+        let peer = |id: u64, at: u64| pb::RaftPeer { id, peer_urls: url(at) };
+        let nodes = BTreeMap::from([(1, Peer { peer_urls: url(1) }), (2, Peer { peer_urls: url(2) })]);
+        let (both, one) = (BTreeSet::from([1, 2]), BTreeSet::from([1]));
+        for taken in [Change::AddVoter(peer(3, 2)), Change::AddLearner(peer(3, 2)), Change::Update(peer(1, 2))] {
+            assert!(clash(&taken, &both, &nodes).is_some_and(|reason| reason.contains("member 2")), "{taken:?}");
+        }
+        for free in [Change::AddVoter(peer(3, 3)), Change::Update(peer(2, 2)), Change::Promote(2), Change::Remove(2)] {
+            assert_eq!(clash(&free, &one, &nodes), None, "{free:?}");
+        }
+        assert_eq!(clash(&Change::AddLearner(peer(3, 3)), &both, &nodes), None);
+        let second = clash(&Change::AddLearner(peer(3, 3)), &one, &nodes);
+        assert_eq!(second.as_deref(), Some("there is a learner already, 2"));
     }
 }

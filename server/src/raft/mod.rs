@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::async_runtime::{Instant as _, WatchReceiver};
+use openraft::metrics::RaftServerMetrics;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use quorate_store::{Effects, Installed, LogPosition, Reader, Store};
 use rand::RngExt;
@@ -324,16 +325,28 @@ impl Raft {
         self.0.core.server_metrics().borrow_watched().vote.leader_id.term
     }
 
+    /// A member that does not vote. One that is no member, or not yet, is none.
+    pub fn is_learner(&self) -> bool {
+        let metrics = self.0.core.server_metrics();
+        self.learns(&metrics.borrow_watched())
+    }
+
+    fn learns(&self, metrics: &RaftServerMetrics<TypeConfig>) -> bool {
+        metrics.state == ServerState::Learner && metrics.membership_config.get_node(&self.0.id).is_some()
+    }
+
     pub fn status(&self) -> RaftStatus {
+        // Before the two are borrowed: who borrows one twice may wait for a writer who waits for the first.
+        let is_led = self.is_led();
         // Who leads is reported apart, and before the rest: whoever is woken by it must find it.
         let (server, metrics) = (self.0.core.server_metrics(), self.0.core.metrics());
         let (server, metrics) = (server.borrow_watched(), metrics.borrow_watched());
         let index = |log_id: &Option<types::LogId>| log_id.as_ref().map_or(0, |id| types::position(id).index);
         RaftStatus {
             term: server.vote.leader_id.term,
-            leader: server.current_leader.filter(|_| self.is_led()),
+            leader: server.current_leader.filter(|_| is_led),
             is_leader: server.state == ServerState::Leader,
-            is_learner: server.state == ServerState::Learner,
+            is_learner: self.learns(&server),
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),
             committed_index: index(&metrics.cluster_committed),
             applied_index: self.0.progress.applied.borrow().index,

@@ -12,6 +12,7 @@
 //! against disruption) and 9.6 (pre-vote).
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -65,7 +66,9 @@ async fn watch(raft: Weak<Inner>, id: MemberId, urls: Vec<String>) {
         let Some(strong) = raft.upgrade().map(Raft) else { return };
         let link = strong.0.links.to(id, &urls);
         drop(strong);
-        if let Err(status) = presence(&raft, &link, &mut was_there).await
+        let ended = presence(&raft, &link, &mut was_there).await;
+        link.present.store(false, Ordering::Relaxed);
+        if let Err(status) = ended
             && let Some(raft) = raft.upgrade()
         {
             raft.links.heard(&status);
@@ -84,6 +87,7 @@ async fn presence(raft: &Weak<Inner>, link: &Link, was_there: &mut bool) -> Resu
     let mut stream = link.control().presence(pb::PresenceRequest {}).await?.into_inner();
     while stream.message().await?.is_some() {
         *was_there = true;
+        link.present.store(true, Ordering::Relaxed);
         // There is somebody to be reached again.
         if let Some(raft) = raft.upgrade() {
             let _ = raft.core.trigger().reset_backoff([link.id]).await;

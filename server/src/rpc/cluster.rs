@@ -90,11 +90,31 @@ fn voters(members: &[pb::Member], but: Option<u64>) -> (usize, usize) {
     (voters().filter(|member| !member.name.is_empty()).count(), voters().count())
 }
 
-fn check_add(members: &[pb::Member], urls: &[String], is_learner: bool) -> Result<(), Status> {
+/// Voters that are there, among all of them. etcd wants them to have been there for five seconds; here now is enough.
+fn connected(members: &[pb::Member], is_connected: impl Fn(u64) -> bool) -> (usize, usize) {
+    let voters = || members.iter().filter(|member| !member.is_learner);
+    (voters().filter(|member| is_connected(member.id)).count(), voters().count())
+}
+
+fn unhealthy() -> Status {
+    Status::unavailable("etcdserver: unhealthy cluster")
+}
+
+fn check_add(
+    members: &[pb::Member],
+    urls: &[String],
+    is_learner: bool,
+    is_connected: impl Fn(u64) -> bool,
+) -> Result<(), Status> {
     let (started, all) = voters(members, None);
     // A cluster of one may always grow: it may have been restored from a snapshot.
     if !is_learner && (started, all) != (1, 1) {
         check_started(started, all + 1)?;
+    }
+    let (there, all) = connected(members, is_connected);
+    // The new one is taken for one that is not there.
+    if all > 1 && there < all.div_ceil(2) + 1 {
+        return Err(unhealthy());
     }
     check_urls_free(members, urls, None)?;
     if is_learner && members.iter().any(|member| member.is_learner) {
@@ -103,10 +123,15 @@ fn check_add(members: &[pb::Member], urls: &[String], is_learner: bool) -> Resul
     Ok(())
 }
 
-fn check_remove(members: &[pb::Member], id: u64) -> Result<(), Status> {
+fn check_remove(members: &[pb::Member], id: u64, is_connected: impl Fn(u64) -> bool) -> Result<(), Status> {
     if !members.iter().any(|member| member.id == id && member.is_learner) {
         let (started, all) = voters(members, Some(id));
         check_started(started, all)?;
+        // One that is gone may always be removed: nobody counts on it.
+        let (there, all) = connected(members, &is_connected);
+        if is_connected(id) && there < 2 + all.saturating_sub(1) / 2 {
+            return Err(unhealthy());
+        }
     }
     known(members, id).map(|_| ())
 }
@@ -138,7 +163,7 @@ impl pb::cluster_server::Cluster for ClusterService {
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let request = request.into_inner();
         let urls = parse_urls(&request.peer_urls)?;
-        check_add(&self.members().await?, &urls, request.is_learner)?;
+        check_add(&self.members().await?, &urls, request.is_learner, |id| self.0.node.raft().is_connected(id))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let id = member_id(&urls, "", Some(i64::try_from(now).unwrap_or(0)));
         let change = MemberChange::Add { id, peer_urls: urls, is_learner: request.is_learner };
@@ -152,7 +177,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
         let id = request.into_inner().id;
-        check_remove(&self.members().await?, id)?;
+        check_remove(&self.members().await?, id, |id| self.0.node.raft().is_connected(id))?;
         let members = self.change(MemberChange::Remove { id }).await?;
         Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
@@ -195,6 +220,7 @@ mod tests {
         refused.unwrap_err().message().to_owned()
     }
 
+    const ALL: fn(u64) -> bool = |_| true;
     const NOT_STARTED: &str = "etcdserver: re-configuration failed due to not enough started members";
     const NOT_FOUND: &str = "etcdserver: member not found";
 
@@ -210,30 +236,49 @@ mod tests {
     #[test]
     fn the_only_member_stays_and_may_be_joined() {
         let members = [member(1, "a", false)];
-        assert_eq!(text(check_remove(&members, 1)), NOT_STARTED);
-        assert_eq!(text(check_remove(&members, 9)), NOT_FOUND);
-        check_add(&members, &["http://m2:2380".to_owned()], false).unwrap();
-        assert_eq!(text(check_add(&members, &members[0].peer_urls, false)), "etcdserver: Peer URLs already exists");
+        assert_eq!(text(check_remove(&members, 1, ALL)), NOT_STARTED);
+        assert_eq!(text(check_remove(&members, 9, ALL)), NOT_FOUND);
+        check_add(&members, &["http://m2:2380".to_owned()], false, ALL).unwrap();
+        assert_eq!(
+            text(check_add(&members, &members[0].peer_urls, false, ALL)),
+            "etcdserver: Peer URLs already exists"
+        );
     }
 
     #[test]
     fn started_members_have_to_remain_a_quorum() {
         let members = [member(1, "a", false), member(2, "", false)];
         let url = ["http://m3:2380".to_owned()];
-        assert_eq!(text(check_add(&members, &url, false)), NOT_STARTED);
-        check_add(&members, &url, true).unwrap();
-        check_remove(&members, 2).unwrap();
-        assert_eq!(text(check_remove(&members, 1)), NOT_STARTED);
+        assert_eq!(text(check_add(&members, &url, false, ALL)), NOT_STARTED);
+        check_add(&members, &url, true, ALL).unwrap();
+        check_remove(&members, 2, ALL).unwrap();
+        assert_eq!(text(check_remove(&members, 1, ALL)), NOT_STARTED);
     }
 
     #[test]
     fn learners_are_one_and_can_be_promoted() {
         let members = [member(1, "a", false), member(2, "b", true)];
         let url = ["http://m3:2380".to_owned()];
-        assert_eq!(text(check_add(&members, &url, true)), "etcdserver: too many learner members in cluster");
+        assert_eq!(text(check_add(&members, &url, true, ALL)), "etcdserver: too many learner members in cluster");
         assert_eq!(text(check_promote(&members, 1)), "etcdserver: can only promote a learner member");
         assert_eq!(text(check_promote(&members, 9)), NOT_FOUND);
         check_promote(&members, 2).unwrap();
-        check_remove(&members, 2).unwrap();
+        check_remove(&members, 2, ALL).unwrap();
+    }
+
+    #[test]
+    fn members_that_are_there_have_to_remain_a_quorum() {
+        let members = [member(1, "a", false), member(2, "b", false), member(3, "c", false)];
+        let url = ["http://m4:2380".to_owned()];
+        let without_third = |id| id != 3;
+        for is_learner in [false, true] {
+            check_add(&members, &url, is_learner, ALL).unwrap();
+            let refused = check_add(&members, &url, is_learner, without_third);
+            assert_eq!(text(refused), "etcdserver: unhealthy cluster");
+        }
+        check_remove(&members, 3, without_third).unwrap();
+        assert_eq!(text(check_remove(&members, 2, without_third)), "etcdserver: unhealthy cluster");
+        check_remove(&members, 2, ALL).unwrap();
+        check_remove(&members[..2], 2, ALL).unwrap();
     }
 }

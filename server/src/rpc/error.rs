@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use crate::node::RequestError;
 
 /// As the services of etcd answer.
-pub(super) fn status(error: impl Into<RequestError>) -> Status {
+pub(crate) fn status(error: impl Into<RequestError>) -> Status {
     let error = error.into();
     Status::new(code(&error), error.to_string())
 }
@@ -36,7 +36,7 @@ fn code(error: &RequestError) -> Code {
         RequestError::TooLarge => Code::InvalidArgument,
         // etcd's own table says ResourceExhausted, but its servers have always sent this.
         RequestError::TooManyRequests => Code::Unknown,
-        RequestError::NotLeader => Code::FailedPrecondition,
+        RequestError::NotLeader | RequestError::NotForLearners => Code::FailedPrecondition,
         RequestError::NoLeader | RequestError::LeaderChanged | RequestError::TimedOut | RequestError::Stopped => {
             Code::Unavailable
         }

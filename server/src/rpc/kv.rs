@@ -81,6 +81,9 @@ fn txn_is_read_only(request: &pb::TxnRequest) -> Option<Consistency> {
 impl pb::kv_server::Kv for KvService {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let request = request.into_inner();
+        if !request.serializable && self.0.node.is_learner() {
+            return Err(status(RequestError::NotForLearners));
+        }
         validate_range(&request).map_err(status)?;
         let view = self.view(request.serializable).await?;
         let mut response = if is_short(&request) {

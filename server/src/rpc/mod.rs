@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keepers::Leases;
 use crate::node::Node;
 use crate::watch::Hub;
-pub(crate) use error::oversize;
+pub(crate) use error::{oversize, status};
 use watch::{HeaderSource, OpenDoor, WatchOptions, WatchService};
 
 /// What etcd allows a message beyond `--max-request-bytes`.

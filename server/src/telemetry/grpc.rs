@@ -98,6 +98,10 @@ impl GrpcMethod {
         }
     }
 
+    pub fn is_stream(&self) -> bool {
+        self.labels[2].1 != "unary"
+    }
+
     /// A call ended with this gRPC status code.
     pub fn handled(&self, code: i32, took: Duration) {
         let code = usize::try_from(code).ok().filter(|code| *code < CODES.len()).unwrap_or(UNKNOWN);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(crate) struct Link {
     identify: Identify,
     control: Channel,
     bulk: Channel,
+    /// Whether its process is known to be there: see [`super::super::vigil`].
+    pub(crate) present: AtomicBool,
 }
 
 impl Link {
@@ -110,6 +113,9 @@ pub(crate) async fn within<T>(
     }
 }
 
+/// How the refusal begins that a member of another cluster meets.
+pub(crate) const CLUSTER_MISMATCH: &str = "cluster ID mismatch";
+
 /// Whether a refusal says that this member was removed.
 pub(crate) fn says_removed(status: &Status) -> bool {
     status.code() == Code::PermissionDenied && status.message() == REMOVED
@@ -126,6 +132,8 @@ struct Inner {
     ping_interval: Duration,
     ping_timeout: Duration,
     removed: CancellationToken,
+    /// Said once, whatever the number of attempts.
+    said_mismatch: AtomicBool,
     links: Mutex<BTreeMap<MemberId, Arc<Link>>>,
 }
 
@@ -145,12 +153,19 @@ impl Links {
             ping_interval: election_timeout / 2,
             ping_timeout: election_timeout / 2,
             removed,
+            said_mismatch: AtomicBool::new(false),
             links: Mutex::default(),
         }))
     }
 
     /// To be called with what calls ended in.
     pub(crate) fn heard(&self, status: &Status) {
+        if status.message().starts_with(CLUSTER_MISMATCH) && !self.0.said_mismatch.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                reason = status.message(),
+                "refused by a member of another cluster: --initial-cluster-token or --initial-cluster is not that of the cluster"
+            );
+        }
         if says_removed(status) {
             self.0.removed.cancel();
         }
@@ -178,6 +193,7 @@ impl Links {
             identify: Identify { cluster: id_text(inner.cluster_id), from: id_text(inner.member_id), to: id_text(id) },
             control: self.channel(&addresses),
             bulk: self.channel(&addresses),
+            present: AtomicBool::new(false),
             addresses,
         }
     }

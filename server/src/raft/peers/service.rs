@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::link::{CLUSTER_KEY, FROM_KEY, MESSAGE_BYTES_MAX, REMOVED, TO_KEY};
+use super::link::{CLUSTER_KEY, CLUSTER_MISMATCH, FROM_KEY, MESSAGE_BYTES_MAX, REMOVED, TO_KEY};
 use super::wire;
 use crate::raft::{Raft, ReadFailure, WriteFailure};
 
@@ -54,7 +54,7 @@ impl tonic::service::Interceptor for Door {
         if cluster != own_cluster && cluster != 0 {
             self.0.stranger(from, cluster);
             return Err(Status::failed_precondition(format!(
-                "cluster ID mismatch: this member is of cluster {own_cluster:x}, the call of {from:x} is for cluster {cluster:x}"
+                "{CLUSTER_MISMATCH}: this member is of cluster {own_cluster:x}, the call of {from:x} is for cluster {cluster:x}"
             )));
         }
         if to != own && to != 0 {

@@ -8,8 +8,6 @@
 //! At the end every acknowledged key is read back from every member, and all members answer with the same HashKV. Works on real
 //! etcd, to compare.
 
-mod load;
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -21,7 +19,7 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::{Cluster, Options};
-use load::Load;
+use crate::load::{self, Load, OnFailure};
 
 /// What happens to the leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -72,7 +70,7 @@ pub fn run(program: &Path, options: &FailoverOptions, progress: &mut dyn FnMut(u
     runtime.block_on(async {
         let channels: Vec<Channel> =
             cluster.members.iter().map(|member| channel(&member.url())).collect::<Result<_>>()?;
-        let mut load = Load::start(channels.clone(), options.rate);
+        let load = Load::start(cluster.urls(), options.rate, OnFailure::Count)?;
         let mut summary = Summary::default();
         let (_, first_term) = leader(&channels).await?;
         for round in 0..options.tries {
@@ -98,15 +96,15 @@ pub fn run(program: &Path, options: &FailoverOptions, progress: &mut dyn FnMut(u
                     cluster.members[index].restart()?;
                 }
             }
-            load.comes_back(index);
+            load.comes_back();
         }
         tokio::time::sleep(SETTLE).await;
         let (_, last_term) = leader(&channels).await?;
-        let sent = load.stop().await;
+        let sent = load.stop();
         summary.terms = last_term - first_term;
         summary.acknowledged = sent.acknowledged.len();
         (summary.failed, summary.failed_at_survivors) = (sent.failed, sent.failed_at_survivors);
-        converged(&channels).await?;
+        cluster.converged()?;
         for (index, channel) in channels.iter().enumerate() {
             load::check(channel.clone(), &sent.acknowledged)
                 .await
@@ -167,25 +165,6 @@ async fn first_success(survivors: Vec<Channel>, since: Instant) -> Result<Durati
             }
         }
         ensure!(since.elapsed() < CONVERGE_WITHIN, "no put succeeded within {CONVERGE_WITHIN:?}");
-    }
-}
-
-/// All members have the same revision and the same hash of everything.
-async fn converged(channels: &[Channel]) -> Result<()> {
-    let until = Instant::now() + CONVERGE_WITHIN;
-    loop {
-        let mut hashes = Vec::new();
-        for channel in channels {
-            let mut client = MaintenanceClient::new(channel.clone());
-            let asked = client.hash_kv(pb::HashKvRequest { revision: 0 });
-            let hash = tokio::time::timeout(PROBE_TIMEOUT, asked).await.context("ask for the hash")??.into_inner();
-            hashes.push((hash.header.unwrap_or_default().revision, hash.hash, hash.compact_revision));
-        }
-        if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
-            return Ok(());
-        }
-        ensure!(Instant::now() < until, "members differ (revision, hash, compacted): {hashes:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

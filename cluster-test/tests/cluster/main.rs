@@ -1,0 +1,29 @@
+//! Clusters of several members, real processes with etcd's flags: what clients are promised of them.
+//!
+//! ```text
+//!  requests     everything works through every member, and what one has acknowledged the next one knows
+//!  learner      who does not vote serves next to nothing
+//!  minority     without a majority nothing is promised, and everything is back with it
+//!  identity     who was removed, has lost its data or is of another cluster does not take part
+//!  changes      restarts, replacing, growing and shrinking under load
+//!  failover     the leader killed, frozen and stopped under load
+//!  demo         make demo, and the members of docker-compose.yml
+//! ```
+//!
+//! What etcdctl prints of a cluster is held against real etcd's by cluster-test/transcripts/cluster*.txt.
+
+mod changes;
+mod demo;
+mod failover;
+mod identity;
+mod learner;
+mod minority;
+mod requests;
+
+use anyhow::Result;
+use cluster_test::cluster::{Cluster, Options};
+use cluster_test::programs;
+
+fn start(members: usize, options: &Options) -> Result<Cluster> {
+    Cluster::start(programs::quorate()?, members, options)
+}
