@@ -1,6 +1,7 @@
 //! One member, put together: directory, state, log, consensus, keepers, listeners; and taken apart again in order.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -51,7 +52,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         served = member.serve(&config, &connections, &stop) => served,
         () = removed.cancelled() => {
             tracing::error!("stopping: the member has been permanently removed from the cluster");
-            Ok(())
+            // Removed while it served, it has done its duty; started again, it fails.
+            if member.ready.load(Ordering::Relaxed) { Ok(()) } else { Err(removed_error(&member)) }
         }
     };
     tracing::info!("stopping");
@@ -65,8 +67,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     served
 }
 
+fn removed_error(member: &Member) -> anyhow::Error {
+    let id = member.services.node.identity().member_id;
+    anyhow::anyhow!("member {id:x} has been permanently removed from the cluster")
+}
+
 struct Member {
     raft: Raft,
+    /// It has served clients.
+    ready: AtomicBool,
     services: Services,
     metrics: Arc<Metrics>,
 }
@@ -104,7 +113,7 @@ impl Member {
         tokio::spawn(keep_compacted(node.clone(), compaction_mode(config.auto_compaction)));
         let services = Services { node, leases, hub, options: service_options(config), shutdown: stop };
         crate::observe::watch(&metrics, services.clone(), config);
-        Ok(Self { raft, services, metrics })
+        Ok(Self { raft, ready: AtomicBool::new(false), services, metrics })
     }
 
     fn peer_router(&self, stop: &CancellationToken) -> axum::Router {
@@ -124,6 +133,7 @@ impl Member {
             ready = ready => ready?,
             () = stop.cancelled() => return Ok(()),
         }
+        self.ready.store(true, Ordering::Relaxed);
         let identity = self.services.node.identity();
         tracing::info!(
             member_id = format!("{:x}", identity.member_id),

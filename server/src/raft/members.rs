@@ -112,7 +112,8 @@ impl Raft {
         voters.iter().position(|id| *id == self.0.id).and_then(|rank| u32::try_from(rank).ok())
     }
 
-    /// Changes the members, through whoever leads. Returns when the change is applied here.
+    /// Changes the members, through whoever leads. Returns when the change is applied here, or, for this
+    /// member's own removal, committed.
     pub async fn change_members(&self, change: MemberChange) -> Result<(), ChangeFailure> {
         if change == (MemberChange::Remove { id: self.0.id })
             && let Some(successor) = self.best_successor()
@@ -121,7 +122,12 @@ impl Raft {
             let _ = tokio::time::timeout(self.0.election_timeout, self.transfer_leader(successor)).await;
         }
         let deadline = Instant::now() + self.0.request_timeout;
+        let is_own_removal = change == MemberChange::Remove { id: self.0.id };
         let index = self.change_through_leader(encode(change)).await?;
+        if is_own_removal {
+            // It is committed, and who is no member is sent no more entries: this one may never come here.
+            return Ok(());
+        }
         // What waits here is answered by the state, and the state does not hold it before.
         self.wait_applied(index, deadline).await.map_err(|_| ChangeFailure::Unknown)
     }

@@ -178,7 +178,9 @@ impl pb::cluster_server::Cluster for ClusterService {
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
         let id = request.into_inner().id;
         check_remove(&self.members().await?, id, |id| self.0.node.raft().is_connected(id))?;
-        let members = self.change(MemberChange::Remove { id }).await?;
+        let mut members = self.change(MemberChange::Remove { id }).await?;
+        // A member that removes itself may not see it applied.
+        members.retain(|member| member.id != id);
         Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
 
