@@ -145,6 +145,9 @@ static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         ),
         (r#"took( = |":"| )[\d.]+[nµm]?s"#, "took$1<took>"),
         (r#""Took" : .*"#, r#""Took" : <took>"#),
+        // IDs are padded to 16 digits there, and one in 16 has fewer.
+        (r"^Member +", "Member "),
+        (r" cluster +<cluster>", " cluster <cluster>"),
         (r"remaining\(\d+s\)", "remaining(<left>)"),
         (r#""ttl":\d+,"granted-ttl""#, r#""ttl":<left>,"granted-ttl""#),
     ]

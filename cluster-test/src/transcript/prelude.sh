@@ -66,6 +66,16 @@ hex() {
 
 # ---- of a cluster ($M0, $M1 ... are its members, $ALL all of them)
 
+# etcdctl refuses to run where both the variable and the flag say whom to ask.
+if [ -n "$ALL" ]; then
+    etcdctl() {
+        case " $*" in
+        *" --endpoints="*) env --unset=ETCDCTL_ENDPOINTS etcdctl "$@" ;;
+        *) command etcdctl "$@" ;;
+        esac
+    }
+fi
+
 # leader: the address of the member that leads by its own word.
 leader() {
     etcdctl --endpoints=$ALL endpoint status 2>/dev/null | awk -F', ' '$9 == "true" { print $1; exit }'
