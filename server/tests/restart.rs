@@ -240,11 +240,11 @@ async fn a_state_of_a_newer_format_is_refused() {
     home.start(&[]).await.kill();
     let engine = RocksEngine::open(&home.data().join("member/state"), &RocksSettings::default()).unwrap();
     let mut batch = Batch::default();
-    batch.put(Family::Meta, quorate_store::keys::meta::FORMAT, 2i64.to_le_bytes().to_vec());
+    batch.put(Family::Meta, quorate_store::keys::meta::FORMAT, 3i64.to_le_bytes().to_vec());
     engine.write(batch).unwrap();
     engine.flush().unwrap();
     drop(engine);
-    home.run(&[]).refused(&["load the state", "format 2, this release knows formats up to 1"]);
+    home.run(&[]).refused(&["load the state", "format 3, this release knows format 2"]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@
 //! revisions   main:8 sub:8                           ChangeRecord: what happened, whole
 //! history     len:4 user key main:8 sub:8            empty: a version that a newer one replaced
 //! tallies     main:8 sub:8                           ±1:1 user key: a creation or a deletion
-//! buckets     first user key                         live:8
+//! buckets     first user key                         BucketRecord: how many keys from here to the next bucket
 //! leases      id:8                                   LeaseRecord
 //! lease_keys  id:8 user key                          empty
 //! auth        0x00 | 0x01 user | 0x02 role           state | authpb.User | authpb.Role
@@ -23,8 +23,8 @@ use quorate_proto::mvccpb::KeyValue;
 
 use crate::types::{Fault, LogPosition, Revision};
 
-/// The format of everything in this file. A directory with a higher number is refused at start.
-pub const FORMAT_VERSION: u64 = 1;
+/// The format of everything in this file. A directory of another number is refused at start: 1 was never released.
+pub const FORMAT_VERSION: u64 = 2;
 
 /// Names in the meta family.
 pub mod meta {
@@ -298,6 +298,31 @@ pub fn encode_i64(number: i64) -> Bytes {
 pub fn decode_i64(bytes: &[u8]) -> Result<i64, Fault> {
     let bytes = bytes.try_into().map_err(|_| Fault::Data(format!("a number of {} bytes", bytes.len())))?;
     Ok(i64::from_le_bytes(bytes))
+}
+
+/// How many keys a bucket has: live:8 heads:8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketRecord {
+    /// Keys alive now.
+    pub live: i64,
+    /// Rows in `heads`: keys alive, and deleted ones that compaction has not dropped yet.
+    pub heads: i64,
+}
+
+impl BucketRecord {
+    pub fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(16);
+        out.put_i64_le(self.live);
+        out.put_i64_le(self.heads);
+        out.freeze()
+    }
+
+    pub fn decode(mut bytes: &[u8]) -> Result<Self, Fault> {
+        if bytes.len() != 16 {
+            return Err(Fault::Data(format!("a bucket of {} bytes", bytes.len())));
+        }
+        Ok(Self { live: bytes.get_i64_le(), heads: bytes.get_i64_le() })
+    }
 }
 
 /// A key that came (+1) or went (-1) at the revision of its row.

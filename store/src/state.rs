@@ -59,10 +59,10 @@ impl State {
     pub(crate) fn load(read: &dyn Read) -> Result<Self, Fault> {
         let number = |name: &[u8]| read.get(Family::Meta, name)?.map(|bytes| keys::decode_i64(&bytes)).transpose();
         if let Some(format) = number(meta::FORMAT)?
-            && format > FORMAT_VERSION as i64
+            && format != FORMAT_VERSION as i64
         {
             return Err(Fault::Data(format!(
-                "the data directory is of format {format}, this release knows formats up to {FORMAT_VERSION}"
+                "the data directory is of format {format}, this release knows format {FORMAT_VERSION}"
             )));
         }
         let compacted = number(meta::COMPACTED)?.unwrap_or(NEVER_COMPACTED);

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_store::engine::Family;
 use quorate_store::keys::{
-    self, ChangeRecord, FORMAT_VERSION, HeadRecord, HeadValue, INLINE_VALUE_BYTES_MAX, LeaseRecord, Previous,
-    VERSION_OVERHEAD_BYTES, meta,
+    self, BucketRecord, ChangeRecord, FORMAT_VERSION, HeadRecord, HeadValue, INLINE_VALUE_BYTES_MAX, LeaseRecord,
+    Previous, VERSION_OVERHEAD_BYTES, meta,
 };
 use quorate_store::{LogPosition, Revision};
 
@@ -29,7 +29,7 @@ fn pinned(bytes: &[u8], parts: &[&str]) {
 
 #[test]
 fn numbers_of_the_format_are_pinned() {
-    assert_eq!((FORMAT_VERSION, VERSION_OVERHEAD_BYTES, INLINE_VALUE_BYTES_MAX), (1, 64, 4096));
+    assert_eq!((FORMAT_VERSION, VERSION_OVERHEAD_BYTES, INLINE_VALUE_BYTES_MAX), (2, 64, 4096));
     let families: Vec<_> = Family::ALL.into_iter().map(|family| (family as u32, family.name())).collect();
     let names = "meta heads revisions history tallies buckets leases lease_keys auth cluster";
     assert_eq!(families, (0..).zip(names.split(' ')).collect::<Vec<_>>());
@@ -87,6 +87,14 @@ fn lease_records_are_pinned() {
     pinned(&record.encode(), &["3c00000000000000", "0100000000000000"]);
 }
 
+#[test]
+fn bucket_records_are_pinned() {
+    let record = BucketRecord { live: 1, heads: 258 };
+    pinned(&record.encode(), &["0100000000000000", "0201000000000000"]);
+    assert_eq!(BucketRecord::decode(&record.encode()).unwrap(), record);
+    assert!(BucketRecord::decode(&[0; 8]).is_err(), "one of format 1");
+}
+
 /// The rows of one small store, from end to end.
 #[test]
 fn rows_of_a_small_store_are_pinned() {
@@ -106,14 +114,14 @@ fn rows_of_a_small_store_are_pinned() {
     assert_eq!(rows(Family::Revisions), format!("{first}\n{second}"));
     assert_eq!(rows(Family::History), format!("000000016b{two_be}{zero} "));
     assert_eq!(rows(Family::Tallies), format!("{two_be}{zero} 016b"));
-    assert_eq!(rows(Family::Buckets), format!(" {one}"));
+    assert_eq!(rows(Family::Buckets), format!(" {one}{one}"));
     assert_eq!(rows(Family::Leases), format!("0000000000000001 3c00000000000000{zero}"));
     assert_eq!(rows(Family::LeaseKeys), "");
     let meta = member
         .rows(Family::Meta)
         .into_iter()
         .map(|(key, record)| format!("{}={}", String::from_utf8_lossy(&key), hex(&record)));
-    let wanted = format!("applied={three}{one} bytes=8e00000000000000 format={one} revision={three}");
+    let wanted = format!("applied={three}{one} bytes=8e00000000000000 format={two} revision={three}");
     assert_eq!(meta.collect::<Vec<_>>().join(" "), wanted);
 }
 

@@ -150,7 +150,8 @@ impl Store {
         let view = self.current.engine.view();
         let mut overlay = Overlay::new(&*view);
         let mut state = self.state().clone();
-        state.walk = walk_step(&mut overlay, state.walk, state.tracks.compacted, entries_max)?;
+        let compacted = state.tracks.compacted;
+        state.walk = walk_step(&mut overlay, &mut state.tracks.buckets, state.walk, compacted, entries_max)?;
         state.tracks.bytes -= state.walk.freed_bytes;
         state.save_walk(&mut overlay);
         self.commit(overlay, state)?;

@@ -16,8 +16,8 @@
 
 use std::ops::Bound;
 
-use super::head;
 use super::write::version_bytes;
+use super::{Buckets, head};
 use crate::engine::{Direction, Family, Read, Span};
 use crate::keys::{self, ChangeRecord};
 use crate::overlay::Overlay;
@@ -45,6 +45,7 @@ impl WalkProgress {
 /// Looks at up to `entries_max` entries. The caller writes `overlay`, with the progress, in one batch.
 pub(crate) fn walk_step(
     overlay: &mut Overlay<'_>,
+    buckets: &mut Buckets,
     before: WalkProgress,
     compacted: i64,
     entries_max: usize,
@@ -64,7 +65,7 @@ pub(crate) fn walk_step(
         entries.push((keys::parse_revision_key(&revision)?, ChangeRecord::decode(change)?));
     }
     for (revision, change) in &entries {
-        drop_behind(overlay, *revision, change, target, &mut after)?;
+        drop_behind(overlay, buckets, *revision, change, target, &mut after)?;
     }
     match entries.last() {
         Some((last, _)) if entries.len() == entries_max => {
@@ -77,6 +78,7 @@ pub(crate) fn walk_step(
 
 fn drop_behind(
     overlay: &mut Overlay<'_>,
+    buckets: &mut Buckets,
     at: Revision,
     change: &ChangeRecord,
     target: i64,
@@ -99,6 +101,7 @@ fn drop_behind(
         overlay.delete(Family::History, keys::history_key(&change.key, at));
         if head(overlay, &change.key)?.is_some_and(|head| head.modified == at) {
             overlay.delete(Family::Heads, change.key.clone());
+            buckets.dropped(overlay, &change.key);
         }
         progress.freed_bytes += version_bytes(&change.key, 0);
         progress.dropped += 1;

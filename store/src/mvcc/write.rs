@@ -70,7 +70,7 @@ impl<'o, 'b> Writer<'o, 'b> {
             value,
             lease,
         };
-        let born = alive.is_none();
+        let (born, had_head) = (alive.is_none(), old.is_some());
         let prev_kv = match alive {
             Some(old) => Some(key_value(self.overlay, key, old.clone(), Want::Everything)?),
             None => None,
@@ -78,7 +78,7 @@ impl<'o, 'b> Writer<'o, 'b> {
         self.record(key, old, modified, Some(&kv))?;
         if born {
             self.overlay.put(Family::Tallies, keys::revision_key(modified), keys::encode_tally(1, key));
-            self.tracks.buckets.created(self.overlay, key)?;
+            self.tracks.buckets.created(self.overlay, key, had_head)?;
         }
         let before = prev_kv.as_ref().and_then(|prev| self.before(prev));
         self.events.push(Event { kind: EventKind::Put, kv, prev_kv: before });

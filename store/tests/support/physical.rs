@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_store::engine::Family;
-use quorate_store::keys::{self, ChangeRecord, VERSION_OVERHEAD_BYTES};
+use quorate_store::keys::{self, BucketRecord, ChangeRecord, VERSION_OVERHEAD_BYTES};
 use quorate_store::{Revision, Store, StoreView};
 
 use super::history::all_keys;
@@ -87,7 +87,7 @@ fn change(at: Revision, record: &ChangeRecord) -> Change {
     Change { at, key, create: create_revision, version, lease, value }
 }
 
-/// Every bucket counts the keys alive from its first key up to that of the next.
+/// Every bucket counts the keys alive, and the heads, from its first key up to that of the next.
 fn buckets(view: &StoreView, model: &Model) -> Verdict {
     let buckets = rows(view, Family::Buckets)?;
     let (from, until) = all_keys();
@@ -95,11 +95,15 @@ fn buckets(view: &StoreView, model: &Model) -> Verdict {
     if !live.is_empty() && buckets.first().is_none_or(|(start, _)| !start.is_empty()) {
         return Err("no bucket starts at the empty key".into());
     }
-    for (number, (start, count)) in buckets.iter().enumerate() {
+    let heads = rows(view, Family::Heads)?;
+    for (number, (start, bucket)) in buckets.iter().enumerate() {
         let end = buckets.get(number + 1).map(|(end, _)| end);
-        let inside = live.iter().filter(|kv| kv.key >= *start && end.is_none_or(|end| kv.key < *end)).count();
-        let count = keys::decode_i64(count).map_err(fault)?;
-        same(|| format!("bucket {start:?}"), &count, &(inside as i64))?;
+        let inside = |key: &Bytes| key >= start && end.is_none_or(|end| key < end);
+        let counted = BucketRecord {
+            live: live.iter().filter(|kv| inside(&kv.key)).count() as i64,
+            heads: heads.iter().filter(|(key, _)| inside(key)).count() as i64,
+        };
+        same(|| format!("bucket {start:?}"), &BucketRecord::decode(bucket).map_err(fault)?, &counted)?;
     }
     Ok(())
 }
