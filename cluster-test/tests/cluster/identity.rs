@@ -1,8 +1,10 @@
 //! Members that must not take part: without their data, removed, or of another cluster.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use cluster_test::cluster::{Member, Options};
 use cluster_test::programs;
 use quorate_proto::etcdserverpb as pb;
@@ -32,6 +34,50 @@ fn a_member_that_has_lost_its_data_refuses_to_start_and_says_what_to_do() -> Res
     assert_ne!(cluster.id(again)?, id);
     assert_eq!(cluster.members[again].client()?.get("k", false)?.kvs[0].value, "v");
     cluster.converged()
+}
+
+#[test]
+fn a_member_with_an_old_copy_of_its_data_refuses_to_start_and_says_what_to_do() -> Result<()> {
+    let mut cluster = start(3, &Options::quick())?;
+    let leader = cluster.leader()?;
+    let follower = cluster.follower()?;
+    let id = cluster.id(follower)?;
+    let client = cluster.members[leader].client()?;
+    client.put("k", "v")?;
+    cluster.members[follower].stop()?;
+    let copies = tempfile::tempdir()?;
+    let copy = copies.path().join("copy");
+    copy_directory(&cluster.members[follower].data_dir(), &copy)?;
+    cluster.members[follower].spawn()?;
+    cluster.members[follower].wait_ready()?;
+    for number in 0..20 {
+        client.put("k", &number.to_string())?;
+    }
+    cluster.converged()?;
+    // Everything is the same again but the last entries of one member.
+    cluster.members[follower].kill();
+    cluster.members[follower].wipe()?;
+    copy_directory(&copy, &cluster.members[follower].data_dir())?;
+    cluster.members[follower].spawn()?;
+    let end = cluster.members[follower].wait_end(END_WITHIN)?;
+    let log = cluster.members[follower].log();
+    assert_eq!(end.code(), Some(1), "{log}");
+    for words in
+        ["has lost entries that it acknowledged", &format!("member remove {id:x}"), "initial-cluster-state=existing"]
+    {
+        ensure!(log.contains(words), "it does not say `{words}`:\n{log}");
+    }
+    cluster.members.remove(follower);
+    cluster.remove_id(id)?;
+    let again = cluster.add(false)?;
+    assert_eq!(cluster.members[again].client()?.get("k", false)?.kvs[0].value, "19");
+    cluster.converged()
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().context("run cp")?;
+    ensure!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
+    Ok(())
 }
 
 #[test]

@@ -23,7 +23,7 @@ use pb::change_members_request::Change;
 
 /// A learner may vote once it has this share of the leader's log (etcd's threshold).
 const READY_PERCENT: u64 = 90;
-/// While another change is under way.
+/// While another change is under way, or nobody leads.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// One member more, less, or elsewhere.
@@ -123,7 +123,7 @@ impl Raft {
         }
         let deadline = Instant::now() + self.0.request_timeout;
         let is_own_removal = change == MemberChange::Remove { id: self.0.id };
-        let index = self.change_through_leader(encode(change)).await?;
+        let index = self.change_through_leader(encode(change), deadline).await?;
         if is_own_removal {
             // It is committed, and who is no member is sent no more entries: this one may never come here.
             return Ok(());
@@ -132,25 +132,34 @@ impl Raft {
         self.wait_applied(index, deadline).await.map_err(|_| ChangeFailure::Unknown)
     }
 
-    async fn change_through_leader(&self, change: Change) -> Result<u64, ChangeFailure> {
-        let outcome = match self.leader_and_term() {
-            None => return Err(ChangeFailure::NotLeader { leader: None }),
-            Some((leader, _)) if leader == self.0.id => Some(self.change_members_here(change).await),
-            Some((leader, _)) => {
+    /// Asks again where nothing was changed because the member asked does not lead, or nobody does.
+    async fn change_through_leader(&self, change: Change, deadline: Instant) -> Result<u64, ChangeFailure> {
+        loop {
+            let Some((leader, _)) = self.wait_for_leader(deadline).await else {
+                return Err(ChangeFailure::NotLeader { leader: None });
+            };
+            let outcome = if leader == self.0.id {
+                Some(self.change_members_here(change.clone()).await)
+            } else {
                 let link = self.link_to(leader).ok_or(ChangeFailure::NotLeader { leader: None })?;
-                let request = pb::ChangeMembersRequest { change: Some(change) };
-                let answer = within(self.0.request_timeout, link.control().change_members(request)).await;
+                let request = pb::ChangeMembersRequest { change: Some(change.clone()) };
+                let patience = deadline.saturating_duration_since(Instant::now());
+                let answer = within(patience, link.control().change_members(request)).await;
                 answer.map_err(|_| ChangeFailure::Unknown)?.outcome
-            }
-        };
-        match outcome {
-            Some(Outcome::Index(index)) => Ok(index),
-            Some(Outcome::NotLeader(pb::NotLeader { leader })) => {
-                Err(ChangeFailure::NotLeader { leader: (leader != 0).then_some(leader) })
-            }
-            Some(Outcome::Refused(reason)) => Err(ChangeFailure::Refused(reason)),
-            Some(Outcome::NotReady(_)) => Err(ChangeFailure::NotReady),
-            None => Err(ChangeFailure::Unknown),
+            };
+            return match outcome {
+                Some(Outcome::Index(index)) => Ok(index),
+                Some(Outcome::NotLeader(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    continue;
+                }
+                Some(Outcome::NotLeader(pb::NotLeader { leader })) => {
+                    Err(ChangeFailure::NotLeader { leader: (leader != 0).then_some(leader) })
+                }
+                Some(Outcome::Refused(reason)) => Err(ChangeFailure::Refused(reason)),
+                Some(Outcome::NotReady(_)) => Err(ChangeFailure::NotReady),
+                None => Err(ChangeFailure::Unknown),
+            };
         }
     }
 

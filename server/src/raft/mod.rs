@@ -33,6 +33,7 @@ use std::time::Duration;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::metrics::RaftServerMetrics;
 use openraft::{Config, ServerState, SnapshotPolicy};
+use quorate_proto::peer as pb;
 use quorate_store::{Effects, Installed, LogPosition, Reader, Store};
 use rand::RngExt;
 use tokio::time::Instant;
@@ -43,7 +44,7 @@ use applier::{Applier, CompactionPace, Progress};
 use codec::Codec;
 use log::{Fs, LogOptions, LogStore, LogThreads, OnFault, RaftLog};
 use machine::Machine;
-use peers::{Links, PeerService, Peers, guarded};
+use peers::{Expulsion, LOST, Links, PeerService, Peers, advice, guarded, within};
 use proposals::{Pending, Proposal};
 use types::{MemberId, Peer, TypeConfig};
 
@@ -55,6 +56,8 @@ pub use peers::{Door, Identify, ask_cluster};
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often the core is looked after: a core that has panicked answers nothing and says nothing.
 const CORE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a member that starts waits to hear from the others what it has acknowledged, or an election time-out if shorter.
+const LOSS_PATIENCE: Duration = Duration::from_millis(500);
 
 pub struct RaftSettings {
     pub cluster_id: u64,
@@ -116,6 +119,7 @@ impl RaftSettings {
             purge_batch_size: 256,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
+            enable_elect: false,
             allow_log_reversion: Some(false),
             quorum_loss_probe_interval: Some(election_ms.max(3 * election_min_ms)),
             ..Config::default()
@@ -172,8 +176,7 @@ struct Inner {
     reader: Reader,
     request_timeout: Duration,
     election_timeout: Duration,
-    /// Cancelled when other members say that this one was removed.
-    removed: CancellationToken,
+    expulsion: Expulsion,
     /// Members of other clusters that were refused; each is logged once.
     strangers: Mutex<BTreeSet<(u64, u64)>>,
     /// Held while a snapshot is received: one at a time.
@@ -216,16 +219,20 @@ impl Raft {
         )?;
         let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
         let config = Arc::new(settings.config().validate()?);
-        let removed = CancellationToken::new();
+        let expulsion = Expulsion::default();
         let links = Links::new(
             settings.cluster_id,
             settings.member_id,
             settings.dial.clone(),
             settings.election_timeout,
-            removed.clone(),
+            expulsion.clone(),
         );
         let peers = Peers { links: links.clone(), member_id: settings.member_id, stall: 2 * settings.election_timeout };
+        let last = log.log().ids()?.last.map_or(0, |id| id.index + 1);
         let core = openraft::Raft::new(settings.member_id, config, peers, log, machine).await?;
+        // Before it may elect, and before anybody can ask for its vote.
+        refuse_loss(&core, &links, settings.member_id, last, settings.election_timeout.min(LOSS_PATIENCE)).await?;
+        core.runtime_config().elect(true);
         let raft = Self(Arc::new(Inner {
             cluster_id: settings.cluster_id,
             id: settings.member_id,
@@ -237,12 +244,13 @@ impl Raft {
             reader,
             request_timeout: settings.request_timeout,
             election_timeout: settings.election_timeout,
-            removed,
+            expulsion,
             strangers: Mutex::default(),
             receiving: tokio::sync::Mutex::new(()),
             heard: Mutex::new(Instant::now()),
             threads: Mutex::new(Some(threads)),
         }));
+        tokio::spawn(stop_if_lost(raft.0.expulsion.lost.clone(), settings.member_id, hooks.on_fault.clone()));
         tokio::spawn(look_after_core(Arc::downgrade(&raft.0), hooks.on_fault));
         tokio::spawn(flush_when_due(Arc::downgrade(&raft.0), raft.0.progress.flush_due.clone()));
         tokio::spawn(submit::resubmit(Arc::downgrade(&raft.0), proposals));
@@ -264,7 +272,7 @@ impl Raft {
 
     /// Cancelled when this member was told that it is no member any more.
     pub fn removed(&self) -> CancellationToken {
-        self.0.removed.clone()
+        self.0.expulsion.removed.clone()
     }
 
     /// Cluster and member.
@@ -419,6 +427,28 @@ fn refuse_gap(log: &LogStore<TypeConfig, Codec>, reader: &Reader) -> anyhow::Res
          was the state removed, or an older copy of it put back?"
     );
     Ok(())
+}
+
+/// Other members may remember more of this one's log than it has now: see [`peers`]. Who does not answer is not waited for.
+async fn refuse_loss(core: &Core, links: &Links, own: MemberId, last: u64, patience: Duration) -> anyhow::Result<()> {
+    let membership = core.with_raft_state(|state| state.membership_state.effective().clone()).await?;
+    let asked = membership.nodes().filter(|(id, _)| **id != own).map(|(id, peer)| async {
+        let link = links.to(*id, &peer.peer_urls);
+        let answer = within(patience, link.control().cluster(pb::ClusterRequest {})).await;
+        answer.inspect_err(|status| links.heard(status)).map_or(0, |answer| answer.acknowledged)
+    });
+    let acknowledged = futures::future::join_all(asked).await.into_iter().max().unwrap_or(0);
+    anyhow::ensure!(
+        acknowledged <= last,
+        "{LOST}: the Raft log ends with entry {last}, and other members know it to have had all up to {acknowledged}: {}",
+        advice(own)
+    );
+    Ok(())
+}
+
+async fn stop_if_lost(lost: CancellationToken, own: MemberId, on_fault: OnFault) {
+    lost.cancelled().await;
+    on_fault(&format!("{LOST}: {}", advice(own)));
 }
 
 async fn look_after_core(raft: std::sync::Weak<Inner>, on_fault: OnFault) {

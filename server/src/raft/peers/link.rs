@@ -16,6 +16,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
+use super::acknowledged::{Acknowledged, LOST};
 use crate::net::Dial;
 use crate::raft::types::MemberId;
 
@@ -57,9 +58,18 @@ pub(crate) fn id_text(id: u64) -> MetadataValue<Ascii> {
     format!("{id:x}").parse().expect("hexadecimal digits are ASCII")
 }
 
+/// Cancelled when other members say that this one may not take part any more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Expulsion {
+    pub(crate) removed: CancellationToken,
+    /// See [`super::acknowledged`].
+    pub(crate) lost: CancellationToken,
+}
+
 /// One peer.
 pub(crate) struct Link {
     pub(crate) id: MemberId,
+    pub(crate) acknowledged: Arc<Acknowledged>,
     /// `host:port` of each peer URL.
     addresses: Vec<String>,
     dial: Dial,
@@ -131,20 +141,20 @@ struct Inner {
     dial: Dial,
     ping_interval: Duration,
     ping_timeout: Duration,
-    removed: CancellationToken,
+    expulsion: Expulsion,
     /// Said once, whatever the number of attempts.
     said_mismatch: AtomicBool,
     links: Mutex<BTreeMap<MemberId, Arc<Link>>>,
 }
 
 impl Links {
-    /// `removed` is cancelled when a peer says that this member was removed. A connection whose peer is silent for longer than an election time-out is given up.
+    /// A connection whose peer is silent for longer than an election time-out is given up.
     pub(crate) fn new(
         cluster_id: u64,
         member_id: MemberId,
         dial: Dial,
         election_timeout: Duration,
-        removed: CancellationToken,
+        expulsion: Expulsion,
     ) -> Self {
         Self(Arc::new(Inner {
             cluster_id,
@@ -152,7 +162,7 @@ impl Links {
             dial,
             ping_interval: election_timeout / 2,
             ping_timeout: election_timeout / 2,
-            removed,
+            expulsion,
             said_mismatch: AtomicBool::new(false),
             links: Mutex::default(),
         }))
@@ -167,7 +177,11 @@ impl Links {
             );
         }
         if says_removed(status) {
-            self.0.removed.cancel();
+            self.0.expulsion.removed.cancel();
+        }
+        if status.code() == Code::PermissionDenied && status.message().starts_with(LOST) {
+            tracing::error!(reason = status.message(), "refused by another member");
+            self.0.expulsion.lost.cancel();
         }
     }
 
@@ -177,18 +191,33 @@ impl Links {
         let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
         match links.get(&id) {
             Some(link) if link.addresses == addresses => link.clone(),
-            Some(_) | None => {
-                let link = Arc::new(self.link(id, addresses));
+            other => {
+                let acknowledged =
+                    other.map_or_else(|| Arc::new(Acknowledged::by(id)), |link| link.acknowledged.clone());
+                let link = Arc::new(self.link(id, addresses, acknowledged));
                 links.insert(id, link.clone());
                 link
             }
         }
     }
 
-    fn link(&self, id: MemberId, addresses: Vec<String>) -> Link {
+    /// Whether the member is one that came back without what it had acknowledged, and how much that was.
+    pub(crate) fn has_lost(&self, id: MemberId) -> Option<u64> {
+        let acknowledged = self.acknowledged_by(id)?;
+        acknowledged.has_lost().then(|| acknowledged.upto())
+    }
+
+    /// What is known of a member that has been called before.
+    pub(crate) fn acknowledged_by(&self, id: MemberId) -> Option<Arc<Acknowledged>> {
+        let links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(&id).map(|link| link.acknowledged.clone())
+    }
+
+    fn link(&self, id: MemberId, addresses: Vec<String>, acknowledged: Arc<Acknowledged>) -> Link {
         let inner = &self.0;
         Link {
             id,
+            acknowledged,
             dial: inner.dial.clone(),
             identify: Identify { cluster: id_text(inner.cluster_id), from: id_text(inner.member_id), to: id_text(id) },
             control: self.channel(&addresses),

@@ -27,7 +27,7 @@ use crate::raft::transfer;
 use crate::raft::types::{MemberId, Peer, TypeConfig};
 
 type Failure = RPCError<TypeConfig>;
-type Answer = StreamAppendResult<TypeConfig>;
+pub(super) type Answer = StreamAppendResult<TypeConfig>;
 
 /// Between two attempts to reach a peer that is not there: doubled from the first up to the last.
 const BACKOFF_FIRST: Duration = Duration::from_millis(10);
@@ -67,8 +67,17 @@ impl Network {
     }
 
     async fn probe(&self, request: AppendEntriesRequest<TypeConfig>, patience: Duration) -> Result<Answer, Failure> {
+        self.link.acknowledged.committed(request.leader_commit.as_ref());
         let answer = within(patience, self.link.control().probe(wire::append(request))).await;
-        answer.and_then(wire::read_answer).map_err(|status| self.failure(RPCTypes::AppendEntries, patience, &status))
+        answer
+            .and_then(|answer| self.read(answer))
+            .map_err(|status| self.failure(RPCTypes::AppendEntries, patience, &status))
+    }
+
+    /// An answer of a peer that has lost what it acknowledged is none.
+    fn read(&self, answer: pb::AppendAnswer) -> Result<Answer, Status> {
+        let answer = wire::read_answer(answer)?;
+        self.link.acknowledged.answered(&answer).map(|()| answer)
     }
 
     /// Entries as they come, answers in order.
@@ -77,9 +86,10 @@ impl Network {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         let sent = Arc::new(AtomicU64::new(0));
-        let count = sent.clone();
+        let (count, acknowledged) = (sent.clone(), self.link.acknowledged.clone());
         let requests = input.map(move |request| {
             count.fetch_add(1, Ordering::Relaxed);
+            acknowledged.committed(request.leader_commit.as_ref());
             wire::append(request)
         });
         let mut client = self.link.bulk();
@@ -117,7 +127,7 @@ impl Session<'_> {
             match tokio::time::timeout(stall, self.answers.message()).await {
                 Ok(Ok(Some(answer))) => {
                     self.answered += 1;
-                    return wire::read_answer(answer).map(Some).map_err(failure);
+                    return network.read(answer).map(Some).map_err(failure);
                 }
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Err(status)) => return Err(failure(status)),
@@ -132,7 +142,9 @@ impl Session<'_> {
 fn failure(from: MemberId, target: MemberId, action: RPCTypes, patience: Duration, status: &Status) -> Failure {
     match status.code() {
         Code::DeadlineExceeded => Timeout { action, id: from, target, timeout: patience }.into(),
-        Code::Unavailable | Code::FailedPrecondition | Code::PermissionDenied => Unreachable::new(status).into(),
+        Code::Unavailable | Code::FailedPrecondition | Code::PermissionDenied | Code::DataLoss => {
+            Unreachable::new(status).into()
+        }
         _ => NetworkError::new(status).into(),
     }
 }
@@ -248,6 +260,9 @@ impl Network {
         patience: Duration,
     ) -> Result<VoteResponse<TypeConfig>, Failure> {
         let answer = within(patience, self.link.control().vote(wire::vote_request(request, pre_vote))).await;
-        answer.and_then(wire::read_vote_answer).map_err(|status| self.failure(RPCTypes::Vote, patience, &status))
+        let answer = answer
+            .and_then(wire::read_vote_answer)
+            .and_then(|answer| self.link.acknowledged.ends_with(answer.last_log_id.as_ref()).map(|()| answer));
+        answer.map_err(|status| self.failure(RPCTypes::Vote, patience, &status))
     }
 }

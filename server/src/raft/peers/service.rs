@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::acknowledged::LOST;
 use super::link::{CLUSTER_KEY, CLUSTER_MISMATCH, FROM_KEY, MESSAGE_BYTES_MAX, REMOVED, TO_KEY};
 use super::wire;
 use crate::raft::{Raft, ReadFailure, WriteFailure};
@@ -62,6 +63,9 @@ impl tonic::service::Interceptor for Door {
         }
         if self.0.was_removed(from) {
             return Err(Status::permission_denied(REMOVED));
+        }
+        if let Some(upto) = self.0.0.links.has_lost(from) {
+            return Err(Status::permission_denied(format!("{LOST}: it had all up to entry {upto}")));
         }
         Ok(request)
     }
@@ -192,7 +196,8 @@ impl pb::peer_server::Peer for PeerService {
         Ok(Response::new(Box::pin(first.chain(end))))
     }
 
-    async fn cluster(&self, _: Request<pb::ClusterRequest>) -> Result<Response<pb::ClusterAnswer>, Status> {
+    async fn cluster(&self, request: Request<pb::ClusterRequest>) -> Result<Response<pb::ClusterAnswer>, Status> {
+        let caller = named(request.metadata(), FROM_KEY).and_then(|from| self.raft.0.links.acknowledged_by(from));
         let (cluster, member) = self.raft.ids();
         let status = self.raft.status();
         let members = self.raft.members();
@@ -211,6 +216,7 @@ impl pb::peer_server::Peer for PeerService {
                 })
                 .collect(),
             removed: self.raft.removed_ids(),
+            acknowledged: caller.map_or(0, |caller| caller.upto()),
         }))
     }
 }
