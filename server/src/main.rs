@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use quorate_server::config::{Config, Failure, LogFormat, Notice, Start};
-use quorate_server::server;
 use quorate_server::telemetry::log::{Format, stderr_line};
 use quorate_server::telemetry::{Level, Log};
+use quorate_server::{fault, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -56,12 +56,22 @@ fn run(config: Config) -> ExitCode {
     for notice in &config.notices {
         log.say(Level::parse(notice.level).unwrap_or(Level::Info), &notice.message, &fields(notice));
     }
-    let code = run_logged(config);
+    let end = run_logged(config);
     log.flush();
-    match code {
-        Ok(code) => code,
-        Err(signal) => end_by(signal),
+    match end {
+        End::InOrder => ExitCode::SUCCESS,
+        End::Signal(signal) => end_by(signal),
+        End::Failed => fault::end(fault::EXIT_CODE_FAULT),
     }
+}
+
+/// How a member came to its end.
+enum End {
+    InOrder,
+    /// For the process to end by it too.
+    Signal(i32),
+    /// Not all of it may have been taken apart.
+    Failed,
 }
 
 fn open_log(config: &Config) -> Result<Log, String> {
@@ -79,13 +89,12 @@ fn fields(notice: &Notice) -> Vec<(&'static str, String)> {
     notice.fields.clone()
 }
 
-/// An error is the signal that ended the member, for the process to end by it too.
-fn run_logged(config: Config) -> Result<ExitCode, i32> {
+fn run_logged(config: Config) -> End {
     let runtime = match runtime(config.worker_threads) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "failed to start the runtime");
-            return Ok(ExitCode::FAILURE);
+            return End::Failed;
         }
     };
     let (outcome, caught) = runtime.block_on(async {
@@ -98,10 +107,10 @@ fn run_logged(config: Config) -> Result<ExitCode, i32> {
     match (outcome, caught) {
         (Err(error), _) => {
             tracing::error!(error = format!("{error:#}"), "failed to run");
-            Ok(ExitCode::FAILURE)
+            End::Failed
         }
-        (Ok(()), Some(signal)) => Err(signal),
-        (Ok(()), None) => Ok(ExitCode::SUCCESS),
+        (Ok(()), Some(signal)) => End::Signal(signal),
+        (Ok(()), None) => End::InOrder,
     }
 }
 

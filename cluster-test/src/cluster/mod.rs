@@ -158,14 +158,16 @@ impl Cluster {
     /// Asks one member after the other, until one has made the change.
     fn change<T>(&self, what: &str, ask: impl Fn(&Client) -> Result<T, tonic::Status>) -> Result<T> {
         let until = Instant::now() + CHANGE_WITHIN;
+        let mut first = None;
         for member in self.members.iter().cycle() {
             let refused = match ask(&member.client()?) {
                 Ok(done) => return Ok(done),
                 Err(refused) => refused,
             };
             if Instant::now() > until {
-                return Err(refused).with_context(|| what.to_owned());
+                return Err(refused).with_context(|| format!("{what}; at first: {first:?}"));
             }
+            first.get_or_insert(refused);
             thread::sleep(LOOK_AGAIN);
         }
         bail!("{what}: the cluster has no members")

@@ -139,13 +139,17 @@ impl Raft {
                 return Err(ChangeFailure::NotLeader { leader: None });
             };
             let outcome = if leader == self.0.id {
-                Some(self.change_members_here(change.clone()).await)
+                self.change_members_here(change.clone()).await
             } else {
                 let link = self.link_to(leader).ok_or(ChangeFailure::NotLeader { leader: None })?;
                 let request = pb::ChangeMembersRequest { change: Some(change.clone()) };
                 let patience = deadline.saturating_duration_since(Instant::now());
                 let answer = within(patience, link.control().change_members(request)).await;
-                answer.map_err(|_| ChangeFailure::Unknown)?.outcome
+                match answer.ok().and_then(|answer| answer.outcome) {
+                    // A leader that is removed, or dies, may have made the change and not said so.
+                    None => self.seen(&change, deadline.min(Instant::now() + 2 * self.0.election_timeout)).await,
+                    outcome => outcome,
+                }
             };
             return match outcome {
                 Some(Outcome::Index(index)) => Ok(index),
@@ -163,29 +167,51 @@ impl Raft {
         }
     }
 
-    /// As the leader. Waits for a change that is under way.
-    pub(super) async fn change_members_here(&self, change: Change) -> Outcome {
+    /// Waits until the change is committed, as far as this member knows; `None` if it is not, by then.
+    async fn seen(&self, change: &Change, until: Instant) -> Option<Outcome> {
+        let mut metrics = self.0.core.server_metrics();
+        loop {
+            let committed = metrics.borrow_watched().committed_membership_config.clone();
+            if let Some(at) = committed.log_id()
+                && holds(change, &committed)
+            {
+                return Some(Outcome::Index(types::position(at).index));
+            }
+            if !matches!(tokio::time::timeout_at(until, metrics.changed()).await, Ok(Ok(()))) {
+                return None;
+            }
+        }
+    }
+
+    /// As the leader. Waits for a change that is under way. `None` when it is not known what has become of the change.
+    pub(super) async fn change_members_here(&self, change: Change) -> Option<Outcome> {
         let deadline = Instant::now() + self.0.request_timeout;
         loop {
+            let before = *self.membership().log_id();
             match self.change_once(change.clone()).await {
                 Err(ClientWriteError::ChangeMembershipError(
                     ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
                 )) if Instant::now() < deadline => tokio::time::sleep(BUSY_PAUSE).await,
-                Err(ClientWriteError::ForwardToLeader(forward)) => {
-                    return Outcome::NotLeader(pb::NotLeader { leader: forward.leader_id.unwrap_or(0) });
+                // In the log, although this member does not lead any more.
+                Err(ClientWriteError::ForwardToLeader(_)) if *self.membership().log_id() != before => {
+                    return self.seen(&change, deadline).await;
                 }
-                Err(error) => return Outcome::Refused(error.to_string()),
+                Err(ClientWriteError::ForwardToLeader(forward)) => {
+                    return Some(Outcome::NotLeader(pb::NotLeader { leader: forward.leader_id.unwrap_or(0) }));
+                }
+                Err(error) => return Some(Outcome::Refused(error.to_string())),
                 Ok(outcome) => return outcome,
             }
         }
     }
 
-    async fn change_once(&self, change: Change) -> Result<Outcome, ClientWriteError<TypeConfig>> {
+    /// `None` when the member stops.
+    async fn change_once(&self, change: Change) -> Result<Option<Outcome>, ClientWriteError<TypeConfig>> {
         let current = self.membership();
         let mut voters: BTreeSet<MemberId> = current.voter_ids().collect();
         let mut nodes: BTreeMap<MemberId, Peer> = current.nodes().map(|(id, peer)| (*id, peer.clone())).collect();
         if let Some(reason) = clash(&change, &voters, &nodes) {
-            return Ok(Outcome::Refused(reason));
+            return Ok(Some(Outcome::Refused(reason)));
         }
         match change {
             Change::AddVoter(pb::RaftPeer { id, peer_urls }) => {
@@ -197,7 +223,7 @@ impl Raft {
             }
             Change::Promote(id) => {
                 if !self.is_ready(id) {
-                    return Ok(Outcome::NotReady(pb::NotReady {}));
+                    return Ok(Some(Outcome::NotReady(pb::NotReady {})));
                 }
                 voters.insert(id);
             }
@@ -214,7 +240,7 @@ impl Raft {
         }
         match Membership::new(vec![voters], nodes) {
             Ok(next) => outcome(self.0.core.append_membership(next, EntryPayload::Blank, []).await),
-            Err(error) => Ok(Outcome::Refused(error.to_string())),
+            Err(error) => Ok(Some(Outcome::Refused(error.to_string()))),
         }
     }
 
@@ -278,14 +304,27 @@ fn clash(change: &Change, voters: &BTreeSet<MemberId>, nodes: &BTreeMap<MemberId
     }
 }
 
+/// Whether `members` are such as the change wants them.
+fn holds(change: &Change, members: &types::StoredMembership) -> bool {
+    let is_voter = |id: &MemberId| members.voter_ids().any(|voter| voter == *id);
+    let urls = |id: &MemberId| members.get_node(id).map(|peer| &peer.peer_urls);
+    match change {
+        Change::AddVoter(peer) => is_voter(&peer.id),
+        Change::AddLearner(peer) => urls(&peer.id).is_some(),
+        Change::Promote(id) => is_voter(id),
+        Change::Remove(id) => urls(id).is_none(),
+        Change::Update(peer) => urls(&peer.id) == Some(&peer.peer_urls),
+    }
+}
+
 type Changed =
     Result<openraft::raft::ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
-fn outcome(changed: Changed) -> Result<Outcome, ClientWriteError<TypeConfig>> {
+fn outcome(changed: Changed) -> Result<Option<Outcome>, ClientWriteError<TypeConfig>> {
     match changed {
-        Ok(response) => Ok(Outcome::Index(types::position(&response.log_id).index)),
+        Ok(response) => Ok(Some(Outcome::Index(types::position(&response.log_id).index))),
         Err(RaftError::APIError(error)) => Err(error),
-        Err(RaftError::Fatal(fatal)) => Ok(Outcome::Refused(fatal.to_string())),
+        Err(RaftError::Fatal(_)) => Ok(None),
     }
 }
 

@@ -174,7 +174,7 @@ impl pb::peer_server::Peer for PeerService {
     ) -> Result<Response<pb::ChangeMembersAnswer>, Status> {
         let change = request.into_inner().change.ok_or_else(|| Status::invalid_argument("no change"))?;
         let answer = self.raft.change_members_here(change).await;
-        Ok(Response::new(pb::ChangeMembersAnswer { outcome: Some(answer) }))
+        Ok(Response::new(pb::ChangeMembersAnswer { outcome: answer }))
     }
 
     type PresenceStream = Answers<pb::PresenceBeat>;
