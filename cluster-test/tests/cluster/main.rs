@@ -6,6 +6,7 @@
 //!  minority     without a majority nothing is promised, and everything is back with it
 //!  identity     who was removed, has lost its data or is of another cluster does not take part
 //!  changes      restarts, replacing, growing and shrinking under load
+//!  snapshots    who lags is sent the state
 //!  failover     the leader killed, frozen and stopped under load
 //!  demo         make demo, and the members of docker-compose.yml
 //! ```
@@ -19,6 +20,7 @@ mod identity;
 mod learner;
 mod minority;
 mod requests;
+mod snapshots;
 
 use anyhow::Result;
 use cluster_test::cluster::{Cluster, Options};
