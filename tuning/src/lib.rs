@@ -107,6 +107,10 @@ impl Bounds {
             election_max: election,
         }
     }
+
+    pub fn clamp_heartbeat(&self, heartbeat: Duration) -> Duration {
+        heartbeat.clamp(self.heartbeat_min, self.heartbeat_max)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::Bounds;
+
 /// The longest of each slot is kept.
 const SLOT: Duration = Duration::from_millis(500);
 /// What is older is forgotten.
@@ -50,9 +52,10 @@ fn slot(now: Duration) -> u64 {
     u64::try_from(now.as_nanos() / SLOT.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// `wanted`, or `current` where the two are so near that a change would only be restless. The ends of a range, `min` and
-/// `max`, are reached however near they are.
-pub fn steady(current: Duration, wanted: Duration, min: Duration, max: Duration) -> Duration {
+/// The heartbeat interval that was `wanted` by [`crate::advise`], or the `current` one where the two are so near that a change
+/// would only be restless. The bounds are reached however near they are.
+pub fn steady(current: Duration, wanted: Duration, bounds: &Bounds) -> Duration {
+    let (min, max) = (bounds.heartbeat_min, bounds.heartbeat_max);
     let near = current.abs_diff(wanted) < current / CHANGE_MIN_DIVISOR;
     let at_an_end = wanted <= min || wanted >= max;
     if near && !at_an_end && (min..=max).contains(&current) { current } else { wanted }

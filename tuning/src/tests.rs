@@ -124,13 +124,14 @@ proptest! {
         start in 1u64..2_000,
     ) {
         let (min, max) = (ms(10), ms(400));
+        let bounds = Bounds::of_election(ms(2_000), min, max);
         let mut current = ms(start);
         for wanted in wanted {
             let wanted = ms(wanted).clamp(min, max);
-            let next = steady(current, wanted, min, max);
+            let next = steady(current, wanted, &bounds);
             prop_assert!(min <= next && next <= max);
             prop_assert!(next == wanted || next.abs_diff(wanted) < next / 4);
-            prop_assert!(steady(next, wanted, min, max) == next, "the same again changes nothing");
+            prop_assert!(steady(next, wanted, &bounds) == next, "the same again changes nothing");
             current = next;
         }
     }
@@ -138,7 +139,8 @@ proptest! {
 
 #[test]
 fn what_jumps_a_little_does_not_move_what_is_set() {
-    let set = |current, wanted| steady(ms(current), ms(wanted), ms(10), ms(400)).as_millis();
+    let bounds = Bounds::of_election(ms(2_000), ms(10), ms(400));
+    let set = |current, wanted| steady(ms(current), ms(wanted), &bounds).as_millis();
     assert_eq!((set(100, 80), set(100, 124), set(100, 125), set(100, 75)), (100, 100, 125, 75));
     // The ends are reached: nothing is left that would ever bring the value there.
     assert_eq!((set(11, 10), set(390, 400), set(9, 10), set(500, 400)), (10, 400, 10, 400));
