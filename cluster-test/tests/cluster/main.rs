@@ -7,6 +7,7 @@
 //!  identity     who was removed, has lost its data or is of another cluster does not take part
 //!  changes      restarts, replacing, growing and shrinking under load
 //!  failover     the leader killed, frozen and stopped under load
+//!  pace         heartbeats on links that become slow and fast again under load
 //!  demo         make demo, and the members of docker-compose.yml
 //! ```
 //!
@@ -18,6 +19,7 @@ mod failover;
 mod identity;
 mod learner;
 mod minority;
+mod pace;
 mod requests;
 
 use anyhow::Result;
