@@ -52,11 +52,11 @@ impl Cluster {
     /// Starts `count` members that reach each other through relays, without delay at first.
     pub fn start_slow(program: &Path, count: usize, options: &Options) -> Result<(Self, SlowLinks)> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let links = SlowLinks { delay_micros: Arc::default(), runtime: None };
+        let delay_micros = Arc::<AtomicU64>::default();
         let ports = (0..count).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<Vec<(u16, u16)>>>()?;
         for (relay, peer) in &ports {
             let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, *relay))).context("listen")?;
-            runtime.spawn(relay_all(listener, *peer, links.delay_micros.clone()));
+            runtime.spawn(relay_all(listener, *peer, delay_micros.clone()));
         }
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let peers = ports.iter().enumerate().map(|(index, (relay, _))| format!("m{index}={}", url(*relay)));
@@ -67,7 +67,7 @@ impl Cluster {
             members.push(Member::one_of(program, &format!("m{index}"), *peer, &peers, &options)?);
         }
         let cluster = Self::start_these(program, members, options)?;
-        Ok((cluster, SlowLinks { runtime: Some(runtime), ..links }))
+        Ok((cluster, SlowLinks { delay_micros, runtime: Some(runtime) }))
     }
 }
 

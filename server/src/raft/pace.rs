@@ -24,6 +24,8 @@ use super::log::SyncStats;
 use super::measure::{Measures, OnRoundTrip};
 use super::types::MemberId;
 
+/// A leader that never pauses would do nothing else.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 /// Between two looks at what was measured.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,7 +41,7 @@ pub(super) struct Pace {
 impl Pace {
     pub(super) fn new(interval: Interval, election_timeout: Duration, on_round_trip: OnRoundTrip) -> Self {
         let (bounds, first) = match interval {
-            Interval::Fixed(interval) => (None, interval),
+            Interval::Fixed(interval) => (None, interval.max(INTERVAL_MIN)),
             Interval::Auto { min, max } => {
                 let bounds = Bounds::of_election(election_timeout, min, max);
                 (Some(bounds), bounds.clamp_heartbeat(HEARTBEAT_DEFAULT))
