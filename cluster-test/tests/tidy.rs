@@ -12,16 +12,17 @@ const FILE_LINES_MAX: usize = 500;
 /// The pages that people read to find their way.
 const PAGE_LINES_MAX: usize = 300;
 
-const CRATES: [&str; 6] = ["proto", "store", "client", "server", "ctl", "cluster-test"];
+const CRATES: [&str; 7] = ["proto", "store", "client", "tuning", "server", "ctl", "cluster-test"];
 
 /// The crates of this workspace that each may name.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 7] = [
     ("proto", &[]),
     ("store", &["quorate-proto"]),
     ("client", &["quorate-proto"]),
-    ("server", &["quorate-proto", "quorate-store"]),
-    ("ctl", &["quorate-client"]),
-    ("cluster-test", &["quorate-proto"]),
+    ("tuning", &[]),
+    ("server", &["quorate-proto", "quorate-store", "quorate-tuning"]),
+    ("ctl", &["quorate-client", "quorate-tuning"]),
+    ("cluster-test", &["quorate-proto", "quorate-tuning"]),
 ];
 
 /// What would let time, chance, threads or consensus into the state.

@@ -1,8 +1,9 @@
-//! `quoratectl`, as far as it goes in this release: get, put, del, status, and bench. etcd's own `etcdctl` does everything else.
+//! `quoratectl`, as far as it goes in this release: get, put, del, status, tune, and bench. etcd's own `etcdctl` does everything else.
 
 mod args;
 mod bench;
 mod print;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,7 @@ async fn run(args: Args) -> Result<()> {
         }
         Verb::Del { key } => print::line(&connect().await?.delete(&key).await?.to_string()),
         Verb::Status => print::status(&args.endpoint, &connect().await?.status().await?),
+        Verb::Tune(tune) => tune::run(&tune, &args.endpoint).await?.iter().for_each(|line| print::line(line)),
         Verb::Bench(bench) => bench::run(&bench, &args.endpoint).await?,
     }
     Ok(())

@@ -50,6 +50,11 @@ pub(crate) fn count_applied(metrics: &Metrics, took: Duration) {
     }
 }
 
+/// etcd's label is the peer's ID in hexadecimal.
+pub(crate) fn count_round_trip(metrics: &Metrics, to: u64, took: Duration) {
+    metrics.round_trip.observe(&format!("{to:x}"), took);
+}
+
 pub(crate) fn count_sync(metrics: &Metrics, sync: &SyncStats) {
     metrics.wal_write.observe(sync.write);
     metrics.wal_fsync.observe(sync.sync);
@@ -80,6 +85,8 @@ fn scrape(metrics: &Metrics, services: &Services, last_leader: &Mutex<Option<(u6
     metrics.proposals_applied.set_u64(status.applied_index);
     metrics.proposals_committed.set_u64(status.committed_index);
     metrics.proposals_pending.set_u64(node.proposals_pending());
+    metrics.heartbeat_interval.set(status.heartbeat_interval);
+    metrics.election_timeout.set(status.election_timeout);
     let mut last = last_leader.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if status.leader.is_some() && *last != Some((status.term, status.leader)) {
         *last = Some((status.term, status.leader));

@@ -18,7 +18,7 @@ use crate::http::{self, Connections};
 use crate::keepers::{CompactionMode, Leases, keep_compacted};
 use crate::net::Dial;
 use crate::node::{Consistency, MemberIdentity, Node, NodeSettings};
-use crate::observe::{count_applied, count_effects, count_sync};
+use crate::observe::{count_applied, count_effects, count_round_trip, count_sync};
 use crate::raft::log::{SEGMENT_BYTES, StdFs};
 use crate::raft::{Raft, RaftHooks, RaftSettings};
 use crate::rpc::{self, ServiceOptions, Services};
@@ -212,7 +212,7 @@ impl Member {
 fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
     let (hub, leases) = (hub.clone(), leases.clone());
     let (hub_of, leases_of) = (hub.clone(), leases.clone());
-    let (effects_of, applied_by, synced_by) = (metrics.clone(), metrics.clone(), metrics.clone());
+    let [effects_of, applied_by, synced_by, answered_by] = [(); 4].map(|()| metrics.clone());
     RaftHooks {
         publish: Arc::new(move |effects: &Effects| {
             hub.publish(effects);
@@ -224,6 +224,7 @@ fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
             hub_of.installed(installed.revision, installed.compacted);
             leases_of.installed(&installed.leases);
         }),
+        on_round_trip: Arc::new(move |to, took| count_round_trip(&answered_by, to, took)),
         on_sync: Arc::new(move |sync| count_sync(&synced_by, sync)),
         on_fault: Arc::new(crate::fault::stop),
     }

@@ -13,9 +13,11 @@
 
 mod client;
 mod converged;
+mod figures;
 pub(crate) mod keeper;
 mod member;
 mod ports;
+mod slow;
 
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -27,6 +29,7 @@ use quorate_proto::etcdserverpb as pb;
 pub use client::Client;
 pub use member::{Member, Options, READY};
 pub use ports::free_port;
+pub use slow::SlowLinks;
 
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
 /// How long what is refused for now is asked again: a learner is not in sync at once, etcd wants members to be connected for 5 s.
@@ -56,9 +59,14 @@ impl Cluster {
             peer_ports.iter().enumerate().map(|(index, port)| format!("m{index}=http://127.0.0.1:{port}")).collect();
         let mut members = Vec::new();
         for (index, port) in peer_ports.iter().enumerate() {
-            let mut member = Member::one_of(program, &format!("m{index}"), *port, &peers.join(","), options)?;
+            members.push(Member::one_of(program, &format!("m{index}"), *port, &peers.join(","), options)?);
+        }
+        Self::start_these(program, members, options)
+    }
+
+    fn start_these(program: &Path, mut members: Vec<Member>, options: &Options) -> Result<Self> {
+        for (index, member) in members.iter_mut().enumerate() {
             member.spawn().with_context(|| format!("start member {index}"))?;
-            members.push(member);
         }
         for (index, member) in members.iter_mut().enumerate() {
             member.wait_ready().with_context(|| format!("start member {index}"))?;

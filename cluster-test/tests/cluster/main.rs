@@ -8,6 +8,7 @@
 //!  changes      restarts, replacing, growing and shrinking under load
 //!  snapshots    who lags is sent the state
 //!  failover     the leader killed, frozen and stopped under load
+//!  pace         heartbeats on links that become slow and fast again under load
 //!  demo         make demo, and the members of docker-compose.yml
 //! ```
 //!
@@ -19,6 +20,7 @@ mod failover;
 mod identity;
 mod learner;
 mod minority;
+mod pace;
 mod requests;
 mod snapshots;
 

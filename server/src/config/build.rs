@@ -31,14 +31,15 @@ pub(super) fn config(
     warn(settings, &unused, &mut notices);
     let (initial_advertise_peer_urls, advertise_client_urls) = advertised(settings, around, &mut notices)?;
     let initial_cluster = initial_cluster(settings, from_file, &initial_advertise_peer_urls)?;
+    let election_timeout = Duration::from_millis(settings.uint("election-timeout"));
     Ok(Config {
         name: settings.text("name"),
         data_dir: data_dir(settings, &mut notices),
         wal_dir: Some(settings.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
         snapshot_count: settings.uint("snapshot-count"),
         snapshot_catchup_entries: settings.uint("snapshot-catchup-entries"),
-        heartbeat_interval: Duration::from_millis(settings.uint("heartbeat-interval")),
-        election_timeout: Duration::from_millis(settings.uint("election-timeout")),
+        heartbeat_interval: settings.heartbeat("heartbeat-interval").interval(election_timeout),
+        election_timeout,
         listen_peer_urls: settings.urls("listen-peer-urls"),
         listen_client_urls: settings.urls("listen-client-urls"),
         listen_client_http_urls: settings.urls("listen-client-http-urls"),

@@ -1,5 +1,7 @@
 //! What etcd's `Config.Validate` refuses, in its order and words; then what Quorate cannot do yet.
 
+use quorate_tuning::HEARTBEATS_PER_ELECTION_MIN;
+
 use super::{
     flag::{Group, Stage},
     gates::FeatureGates,
@@ -111,14 +113,12 @@ pub(super) fn initial_cluster_text(settings: &Settings, from_file: bool) -> Stri
 }
 
 fn check_times(settings: &Settings) -> Result<(), String> {
-    let (heartbeat, election) = (settings.uint("heartbeat-interval"), settings.uint("election-timeout"));
-    if heartbeat == 0 {
-        return Err(format!("--heartbeat-interval must be >0 (set to {heartbeat}ms)"));
-    }
+    let heartbeat = settings.heartbeat("heartbeat-interval").longest_ms()?;
+    let election = settings.uint("election-timeout");
     if election == 0 {
         return Err(format!("--election-timeout must be >0 (set to {election}ms)"));
     }
-    if heartbeat.saturating_mul(5) > election {
+    if heartbeat.saturating_mul(u64::from(HEARTBEATS_PER_ELECTION_MIN)) > election {
         return Err(format!(
             "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
         ));

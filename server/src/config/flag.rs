@@ -10,6 +10,8 @@ pub enum Kind {
     Int,
     Uint,
     Uint32,
+    /// Milliseconds, or `auto`.
+    Heartbeat,
     /// Go's notation (`1h30m`, `100ms`); an integer of nanoseconds in the configuration file.
     Duration,
     /// Comma-separated, sorted, without repetition; an empty text leaves the default.

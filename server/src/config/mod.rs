@@ -22,6 +22,7 @@ mod file;
 mod flag;
 mod gates;
 mod go;
+mod heartbeat;
 mod help;
 mod table;
 #[cfg(test)]
@@ -37,6 +38,8 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
+
+use quorate_tuning::Interval;
 
 use self::{arguments::Line, value::Settings};
 pub use self::{
@@ -245,7 +248,7 @@ pub struct Config {
     pub wal_dir: Option<PathBuf>,
     pub snapshot_count: u64,
     pub snapshot_catchup_entries: u64,
-    pub heartbeat_interval: Duration,
+    pub heartbeat_interval: Interval,
     pub election_timeout: Duration,
 
     pub listen_peer_urls: Vec<Url>,

@@ -18,7 +18,7 @@ pub const FLAGS: &[Flag] = flags! {
         "wal-dir" Text, "", Works, "Directory of the raft log; empty: inside --data-dir.";
         "snapshot-count" Uint, "10000", Works, "Applied entries between two raft snapshots.";
         "snapshot-catchup-entries" Uint, "5000", Works, "Entries kept behind a snapshot for slow followers.";
-        "heartbeat-interval" Uint, "100", Works, "Milliseconds between two heartbeats of the leader.";
+        "heartbeat-interval" Heartbeat, "100", Works, "Milliseconds between two heartbeats of the leader; auto or auto:MIN-MAX follows the measured round trips.";
         "election-timeout" Uint, "1000", Works, "Milliseconds without a leader before an election; at least 5 heartbeats, at most 50000.";
         "initial-election-tick-advance" Bool, "true", Accepted, "Shorten the first election time-out after a start.";
         "listen-peer-urls" Urls, "http://localhost:2380", Works, "URLs to listen on for peers.";

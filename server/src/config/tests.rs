@@ -69,7 +69,7 @@ fn harmless(flag: &Flag) -> &'static str {
         (_, "election-timeout") => "5000",
         (_, "auth-token") => "simple",
         (Kind::Bool, _) => "true",
-        (Kind::Int | Kind::Uint | Kind::Uint32, _) => "7",
+        (Kind::Int | Kind::Uint | Kind::Uint32 | Kind::Heartbeat, _) => "7",
         (Kind::Duration, _) => "7s",
         (Kind::Urls | Kind::Origins, _) => "http://127.0.0.1:7777",
         (Kind::OneOf(valid) | Kind::ManyOf(valid), _) => valid[0],
@@ -230,7 +230,7 @@ fn defaults_are_those_of_etcd() {
     assert_eq!(texts(&config.advertise_client_urls), "http://localhost:2379");
     assert_eq!(config.initial_cluster_text(), "default=http://localhost:2380");
     assert_eq!(config.initial_cluster_state, ClusterState::New);
-    assert_eq!((config.heartbeat_interval, config.election_timeout), (ms(100), ms(1000)));
+    assert_eq!((config.heartbeat_interval, config.election_timeout), (Interval::Fixed(ms(100)), ms(1000)));
     assert_eq!((config.quota_backend_bytes, config.max_txn_ops, config.max_request_bytes), (2 << 30, 128, 1_572_864));
     assert_eq!((config.snapshot_count, config.snapshot_catchup_entries), (10_000, 5_000));
     assert_eq!((config.compaction_batch_limit, config.compaction_sleep_interval), (1000, ms(10)));
@@ -269,6 +269,26 @@ fn what_was_not_said_follows_from_what_was() {
     let invalid = config(&["--bcrypt-cost=100"]);
     assert!(invalid.bcrypt_cost == 10 && invalid.notices.iter().any(|n| n.message.contains("default bcrypt cost")));
     assert_eq!(config(&["--quota-backend-bytes=-1"]).quota_backend_bytes, -1);
+}
+
+#[test]
+fn a_heartbeat_interval_may_follow_what_is_measured() {
+    let auto = |min, max| Interval::Auto { min: ms(min), max: ms(max) };
+    for (line, expected) in [
+        ("--heartbeat-interval=250 --election-timeout=1250", Interval::Fixed(ms(250))),
+        ("--heartbeat-interval=auto", auto(50, 200)),
+        ("--heartbeat-interval auto --election-timeout 5000", auto(250, 1000)),
+        ("--heartbeat-interval=auto:10-200", auto(10, 200)),
+    ] {
+        assert_eq!(config(&words(line)).heartbeat_interval, expected, "{line}");
+    }
+    let from_env = run(start_with(&[], &[("ETCD_HEARTBEAT_INTERVAL", "auto:20-30")], ""));
+    assert_eq!(from_env.heartbeat_interval, auto(20, 30));
+    for (value, expected) in [("250", Interval::Fixed(ms(250))), ("auto", auto(100, 400)), ("auto:1-2", auto(1, 2))] {
+        let file = format!("heartbeat-interval: {value}\nelection-timeout: 2000\n");
+        let from_file = run(start_with(&["--config-file=c.yml"], &[], &file));
+        assert_eq!(from_file.heartbeat_interval, expected, "{value}");
+    }
 }
 
 #[test]
@@ -314,7 +334,8 @@ fn a_configuration_file_is_all_there_is() {
                 socket-options:\n  reuse-port: true\nwarning-unary-request-duration: 0\nversion: true\n";
     let env = [("ETCD_NAME", "e"), ("ETCD_CONFIG_FILE", "c.yml")];
     let read = run(start_with(&["--name=z", "--heartbeat-interval=1"], &env, file));
-    assert_eq!((read.name.as_str(), read.data_dir.to_str(), read.heartbeat_interval), ("f", Some("f.etcd"), ms(100)));
+    assert_eq!((read.name.as_str(), read.data_dir.to_str()), ("f", Some("f.etcd")));
+    assert_eq!(read.heartbeat_interval, Interval::Fixed(ms(100)));
     assert_eq!(texts(&read.advertise_client_urls), "http://localhost:2379");
     assert_eq!((read.grpc_keepalive_interval, read.warning_unary_request_duration), (ms(5000), ms(300)));
     assert!(!read.pre_vote && read.socket_reuse_port);

@@ -9,6 +9,7 @@ use super::{
     flag::{Flag, Kind},
     gates::FeatureGates,
     go::{self, Nanos},
+    heartbeat::Heartbeat,
     table::FLAGS,
     url::Url,
 };
@@ -19,6 +20,7 @@ pub(super) enum Value {
     Bool(bool),
     Int(i64),
     Uint(u64),
+    Heartbeat(Heartbeat),
     Duration(Nanos),
     Urls(Vec<Url>),
     List(Vec<String>),
@@ -37,6 +39,7 @@ impl Value {
             Kind::Int => Value::Int(go::parse_int(text).map_err(number)?),
             Kind::Uint => Value::Uint(go::parse_uint(text).map_err(number)?),
             Kind::Uint32 => Value::Uint(read_uint32(text)?),
+            Kind::Heartbeat => Value::Heartbeat(Heartbeat::parse(text)?),
             Kind::Duration => Value::Duration(go::parse_duration(text).map_err(|_| "parse error")?),
             Kind::Urls if text.is_empty() => return Ok(None),
             Kind::Urls => Value::Urls(Url::parse_list(text)?),
@@ -92,6 +95,11 @@ impl Value {
             (Kind::Uint32, _) => match yaml.as_u64().filter(|n| *n <= u64::from(u32::MAX)) {
                 Some(n) => Ok(Some(Value::Uint(n))),
                 None => wrong("a whole number of at most 4294967295"),
+            },
+            (Kind::Heartbeat, Yaml::String(text)) if text.starts_with("auto") => Value::read(kind, text),
+            (Kind::Heartbeat, _) => match yaml.as_u64() {
+                Some(millis) => Ok(Some(Value::Heartbeat(Heartbeat::Millis(millis)))),
+                None => wrong("a whole number, not negative, or auto"),
             },
             (Kind::Duration, _) => match yaml.as_i64() {
                 Some(nanos) => Ok(Some(Value::Duration(Nanos(nanos)))),
@@ -191,6 +199,7 @@ impl Settings {
         bool Bool bool;
         int Int i64;
         uint Uint u64;
+        heartbeat Heartbeat Heartbeat;
         nanos Duration Nanos;
         urls Urls Vec<Url>;
         list List Vec<String>;

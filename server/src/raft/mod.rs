@@ -16,7 +16,9 @@ mod applier;
 mod codec;
 pub mod log;
 mod machine;
+mod measure;
 mod members;
+mod pace;
 mod peers;
 mod proposals;
 mod reads;
@@ -35,6 +37,7 @@ use openraft::metrics::RaftServerMetrics;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use quorate_proto::peer as pb;
 use quorate_store::{Effects, Installed, LogPosition, Reader, Store};
+use quorate_tuning::{HEARTBEATS_PER_ELECTION_MIN, Interval};
 use rand::RngExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +47,7 @@ use applier::{Applier, CompactionPace, Progress};
 use codec::Codec;
 use log::{Fs, LogOptions, LogStore, LogThreads, OnFault, RaftLog};
 use machine::Machine;
+use pace::Pace;
 use peers::{Expulsion, LOST, Links, PeerService, Peers, advice, guarded, within};
 use proposals::{Pending, Proposal};
 use types::{MemberId, Peer, TypeConfig};
@@ -72,7 +76,7 @@ pub struct RaftSettings {
     pub log_files: Arc<dyn Fs>,
     pub log_segment_bytes: u32,
     /// `--heartbeat-interval`.
-    pub heartbeat_interval: Duration,
+    pub heartbeat_interval: Interval,
     /// `--election-timeout`.
     pub election_timeout: Duration,
     /// `--snapshot-count`: entries between two flushes of the state.
@@ -95,6 +99,8 @@ pub struct RaftHooks {
     pub on_applied: Arc<dyn Fn(usize, Duration) + Send + Sync>,
     /// Another member's state in place of the own one: visible already, nothing applied since.
     pub on_installed: Arc<dyn Fn(&Installed) + Send + Sync>,
+    /// A small message to another member and back took so long.
+    pub on_round_trip: Arc<dyn Fn(u64, Duration) + Send + Sync>,
     /// A batch that reached the disk.
     pub on_sync: Arc<dyn Fn(&SyncStats) + Send + Sync>,
     /// Why this member can no longer vouch for its data. Nothing may be answered after it: [`crate::fault::stop`] does not
@@ -105,6 +111,8 @@ pub struct RaftHooks {
 impl RaftSettings {
     /// A silent leader is replaced within 0.6-1.3 election time-outs: a member waits for the leader's lease (the longer
     /// of the two bounds, half a time-out) and then a random time between the bounds.
+    ///
+    /// What openraft calls the heartbeat interval is how long a heartbeat may take: when they are sent is up to [`pace`].
     fn config(&self) -> Config {
         let election_ms = self.election_timeout.as_millis() as u64;
         let election_min_ms = (election_ms / 4).max(2);
@@ -112,7 +120,8 @@ impl RaftSettings {
             cluster_name: "quorate".into(),
             election_timeout_min: election_min_ms,
             election_timeout_max: (election_ms / 2).max(election_min_ms + 1),
-            heartbeat_interval: (self.heartbeat_interval.as_millis() as u64).clamp(1, election_min_ms - 1),
+            heartbeat_interval: (election_ms / u64::from(HEARTBEATS_PER_ELECTION_MIN)).clamp(1, election_min_ms - 1),
+            enable_heartbeat: false,
             install_snapshot_timeout: SNAPSHOT_TIMEOUT.as_millis() as u64,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries.max(1)),
             max_in_snapshot_log_to_keep: self.catchup_entries,
@@ -158,6 +167,9 @@ pub struct RaftStatus {
     pub last_index: u64,
     pub committed_index: u64,
     pub applied_index: u64,
+    /// What is kept while this member leads.
+    pub heartbeat_interval: Duration,
+    pub election_timeout: Duration,
 }
 
 /// A cheap handle.
@@ -173,6 +185,7 @@ struct Inner {
     /// Bounded by the admission in front of every proposal.
     retries: tokio::sync::mpsc::UnboundedSender<Proposal>,
     links: Links,
+    pace: Pace,
     reader: Reader,
     request_timeout: Duration,
     election_timeout: Duration,
@@ -192,12 +205,13 @@ impl Raft {
     /// Opens the log, replays what is committed and not yet in the state, and takes part in elections.
     pub async fn start(settings: RaftSettings, store: Store, hooks: RaftHooks) -> anyhow::Result<Self> {
         let reader = store.reader();
-        let (log, threads) = open_log(&settings, hooks.on_sync, hooks.on_fault.clone())?;
+        let pace = Pace::new(settings.heartbeat_interval, settings.election_timeout, hooks.on_round_trip);
+        let (log, threads) = open_log(&settings, pace.watch_syncs(hooks.on_sync), hooks.on_fault.clone())?;
         if let Some(flushed) = types::log_id_or_none(reader.flushed()?) {
             log.set_flushed(&flushed)?;
         }
         refuse_gap(&log, &reader)?;
-        let pace =
+        let compaction_pace =
             CompactionPace { entries_per_step: settings.compaction_entries_per_step, pause: settings.compaction_pause };
         let pending = Pending::new(settings.member_id, rand::rng().random());
         let (retries, proposals) = tokio::sync::mpsc::unbounded_channel();
@@ -215,7 +229,7 @@ impl Raft {
             on_term,
             hooks.on_installed,
             hooks.on_fault.clone(),
-            pace,
+            compaction_pace,
         )?;
         let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
         let config = Arc::new(settings.config().validate()?);
@@ -241,6 +255,7 @@ impl Raft {
             pending,
             retries,
             links,
+            pace,
             reader,
             request_timeout: settings.request_timeout,
             election_timeout: settings.election_timeout,
@@ -256,6 +271,8 @@ impl Raft {
         tokio::spawn(submit::resubmit(Arc::downgrade(&raft.0), proposals));
         tokio::spawn(submit::sweep(Arc::downgrade(&raft.0)));
         tokio::spawn(vigil::keep(Arc::downgrade(&raft.0)));
+        tokio::spawn(pace::keep(Arc::downgrade(&raft.0)));
+        tokio::spawn(pace::follow(Arc::downgrade(&raft.0)));
         Ok(raft)
     }
 
@@ -358,6 +375,8 @@ impl Raft {
             last_index: metrics.last_log_index.map_or(0, |index| index + 1),
             committed_index: index(&metrics.cluster_committed),
             applied_index: self.0.progress.applied.borrow().index,
+            heartbeat_interval: self.0.pace.current(),
+            election_timeout: self.0.election_timeout,
         }
     }
 

@@ -20,6 +20,7 @@ use openraft::raft::TransferLeaderRequest;
 use quorate_proto::peer as pb;
 use tonic::Status;
 
+use super::measure;
 use super::peers::Link;
 use super::types::MemberId;
 use super::{Inner, Raft};
@@ -49,7 +50,7 @@ pub(super) async fn keep(raft: Weak<Inner>) {
             stays
         });
         for (id, urls) in peers {
-            watches.entry(id).or_insert_with(|| (urls.clone(), tokio::spawn(watch(raft.clone(), id, urls))));
+            watches.entry(id).or_insert_with(|| (urls.clone(), tokio::spawn(look_after(raft.clone(), id, urls))));
         }
         if metrics.changed().await.is_err() {
             break;
@@ -58,6 +59,10 @@ pub(super) async fn keep(raft: Weak<Inner>) {
     for (_, task) in watches.into_values() {
         task.abort();
     }
+}
+
+async fn look_after(raft: Weak<Inner>, id: MemberId, urls: Vec<String>) {
+    tokio::join!(watch(raft.clone(), id, urls.clone()), measure::ping(raft, id, urls));
 }
 
 async fn watch(raft: Weak<Inner>, id: MemberId, urls: Vec<String>) {

@@ -332,6 +332,7 @@ pub(super) mod tests {
                 }),
                 on_applied: Arc::new(|_, _| {}),
                 on_installed: Arc::new(|_| {}),
+                on_round_trip: Arc::new(|_, _| {}),
                 on_sync: Arc::new(|_| {}),
                 on_fault: Arc::new(crate::fault::stop),
             };
@@ -343,7 +344,7 @@ pub(super) mod tests {
                 log_directory: directory.path().join("log"),
                 log_files: Arc::new(StdFs::default()),
                 log_segment_bytes: SEGMENT_BYTES,
-                heartbeat_interval: ELECTION_TIMEOUT / 10,
+                heartbeat_interval: quorate_tuning::Interval::Fixed(ELECTION_TIMEOUT / 10),
                 election_timeout: ELECTION_TIMEOUT,
                 snapshot_entries: 10_000,
                 catchup_entries: 5_000,

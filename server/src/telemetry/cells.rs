@@ -1,4 +1,4 @@
-//! The four kinds of figures. All are lock-free where they are counted, but for the labelled ones, which change rarely.
+//! The kinds of figures. All are lock-free where they are counted, but for the labelled ones, which change rarely.
 
 use std::{
     collections::BTreeMap,
@@ -157,6 +157,53 @@ impl Figure for Histogram {
         }
         sample(out, &format!("{name}_sum"), labels, seconds(self.sum_nanos.load(Relaxed)));
         sample(out, &format!("{name}_count"), labels, total);
+    }
+}
+
+/// A duration that is as it was last set.
+#[derive(Debug, Default)]
+pub struct DurationGauge(AtomicU64);
+
+impl DurationGauge {
+    pub fn set(&self, duration: Duration) {
+        self.0.store(nanos(duration), Relaxed);
+    }
+}
+
+impl Figure for DurationGauge {
+    const KIND: &'static str = "gauge";
+
+    fn write(&self, name: &str, labels: &str, out: &mut String) {
+        sample(out, name, labels, seconds(self.0.load(Relaxed)));
+    }
+}
+
+/// Histograms told apart by one label that is known only at run time.
+#[derive(Debug)]
+pub struct LabelledHistogram {
+    label: &'static str,
+    new: fn() -> Histogram,
+    series: Mutex<BTreeMap<String, Histogram>>,
+}
+
+impl LabelledHistogram {
+    pub(super) fn new(label: &'static str, new: fn() -> Histogram) -> Self {
+        Self { label, new, series: Mutex::default() }
+    }
+
+    pub fn observe(&self, value: &str, took: Duration) {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.entry(join(&[(self.label, value)])).or_insert_with(self.new).observe(took);
+    }
+}
+
+impl Figure for LabelledHistogram {
+    const KIND: &'static str = "histogram";
+
+    fn write(&self, name: &str, _: &str, out: &mut String) {
+        for (labels, histogram) in self.series.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            histogram.write(name, labels, out);
+        }
     }
 }
 

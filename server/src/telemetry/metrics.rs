@@ -1,4 +1,4 @@
-//! etcd's metrics that a member has, by etcd's names, types and buckets. One table makes the fields of [`Metrics`] and
+//! etcd's metrics that a member has, by etcd's names, types and buckets, and few of our own (`quorate_`). One table makes the fields of [`Metrics`] and
 //! the text.
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    cells::{Counter, Figure, Gauge, Histogram, LabelledGauge, heading},
+    cells::{Counter, DurationGauge, Figure, Gauge, Histogram, LabelledGauge, LabelledHistogram, heading},
     grpc::Grpc,
     process,
 };
@@ -16,6 +16,11 @@ use super::{
 /// From a millisecond up to eight seconds: etcd's buckets for whatever waits for a disk.
 fn disk() -> Histogram {
     Histogram::doubling(Duration::from_millis(1), 14)
+}
+
+/// From a tenth of a millisecond up to three seconds: etcd's buckets for the way to another member and back.
+fn round_trip() -> Histogram {
+    Histogram::doubling(Duration::from_micros(100), 16)
 }
 
 type Collector = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -101,6 +106,10 @@ metrics! {
 
     client_received_bytes: Counter Counter::default(), "etcd_network_client_grpc_received_bytes_total", "Bytes received from clients.";
     client_sent_bytes: Counter Counter::default(), "etcd_network_client_grpc_sent_bytes_total", "Bytes sent to clients.";
+    round_trip: LabelledHistogram LabelledHistogram::new("To", round_trip), "etcd_network_peer_round_trip_time_seconds", "How long a small message took to another member and back.";
+
+    heartbeat_interval: DurationGauge DurationGauge::default(), "quorate_raft_heartbeat_interval_seconds", "Between two heartbeats, whenever this member leads.";
+    election_timeout: DurationGauge DurationGauge::default(), "quorate_raft_election_timeout_seconds", "How long a leader may be silent.";
 }
 
 impl Metrics {

@@ -33,6 +33,7 @@ const GOLDEN: &str = "\
     etcd_mvcc_txn_total counter
     etcd_network_client_grpc_received_bytes_total counter
     etcd_network_client_grpc_sent_bytes_total counter
+    etcd_network_peer_round_trip_time_seconds histogram
     etcd_server_feature_enabled gauge
     etcd_server_go_version gauge
     etcd_server_has_leader gauge
@@ -78,7 +79,8 @@ fn names_and_types_are_those_of_etcd() {
     }
     // etcd shows this one only while there is an alarm.
     let etcd_too = |name: &str| {
-        name == "etcd_debugging_server_alarms"
+        name.starts_with("quorate_")
+            || name == "etcd_debugging_server_alarms"
             || GOLDEN.lines().any(|line| line.trim().starts_with(&format!("{name} ")))
     };
     assert!(TYPES.iter().all(|(name, _)| etcd_too(name)));
@@ -94,6 +96,8 @@ fn filled(extensive: bool) -> Arc<Metrics> {
     metrics.cluster_version.become_only(&[("cluster_version", "3.7")]);
     metrics.server_id.become_only(&[("server_id", "8e9e05c52164694d")]);
     metrics.feature_enabled.set(&[("name", "AllAlpha"), ("stage", "ALPHA")], 0);
+    metrics.round_trip.observe("91bc3c398fb3c146", Duration::from_micros(150));
+    metrics.heartbeat_interval.set(Duration::from_millis(100));
     metrics
 }
 
@@ -118,6 +122,11 @@ fn labels_buckets_and_values_are_those_of_etcd() {
         "etcd_server_id{server_id=\"8e9e05c52164694d\"} 1",
         "etcd_server_feature_enabled{name=\"AllAlpha\",stage=\"ALPHA\"} 0",
         "etcd_server_quota_backend_bytes 2147483648",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"91bc3c398fb3c146\",le=\"0.0001\"} 0",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"91bc3c398fb3c146\",le=\"0.0002\"} 1",
+        "etcd_network_peer_round_trip_time_seconds_bucket{To=\"91bc3c398fb3c146\",le=\"3.2768\"} 1",
+        "etcd_network_peer_round_trip_time_seconds_count{To=\"91bc3c398fb3c146\"} 1",
+        "quorate_raft_heartbeat_interval_seconds 0.1",
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.001\"} 0",
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"0.004\"} 1",
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"8.192\"} 1",

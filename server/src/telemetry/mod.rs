@@ -16,7 +16,7 @@ pub mod metrics;
 mod process;
 
 pub use self::{
-    cells::{Counter, Gauge, Histogram, LabelledGauge},
+    cells::{Counter, DurationGauge, Gauge, Histogram, LabelledGauge, LabelledHistogram},
     grpc::{Grpc, GrpcMethod},
     log::{Level, Log},
     metrics::Metrics,

@@ -23,6 +23,7 @@ use quorate_server::telemetry::Metrics;
 use quorate_server::watch::Hub;
 use quorate_store::engine::{Engine, RocksEngine, RocksSettings};
 use quorate_store::{Effects, Response, Store};
+use quorate_tuning::Interval;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -232,6 +233,7 @@ fn hooks(place: &Place, hub: &Hub, leases: &Leases) -> RaftHooks {
             publish: Arc::new(tell),
             on_applied: Arc::new(|_, _| {}),
             on_installed: Arc::new(|_| {}),
+            on_round_trip: Arc::new(|_, _| {}),
             on_sync: Arc::new(|_| {}),
             on_fault: Arc::new(quorate_server::fault::stop),
         };
@@ -245,6 +247,7 @@ fn hooks(place: &Place, hub: &Hub, leases: &Leases) -> RaftHooks {
         }),
         on_applied: Arc::new(move |_, _| drop(answered.at(Point::Answered))),
         on_installed: Arc::new(|_| {}),
+        on_round_trip: Arc::new(|_, _| {}),
         on_sync: Arc::new(|_| {}),
         // The dead complain when they are buried; that is no fault.
         on_fault: Arc::new(move |reason| assert!(complaining.is_over(), "{reason}")),
@@ -262,7 +265,7 @@ fn raft_settings(place: &Place) -> RaftSettings {
         log_directory,
         log_files,
         log_segment_bytes: settings.log_segment_bytes,
-        heartbeat_interval: settings.election_timeout / 10,
+        heartbeat_interval: Interval::Fixed(settings.election_timeout / 10),
         election_timeout: settings.election_timeout,
         snapshot_entries: settings.snapshot_entries,
         catchup_entries: settings.catchup_entries,

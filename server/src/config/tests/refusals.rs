@@ -13,6 +13,10 @@ fn bad_command_lines_are_answered_as_etcd_answers_them() {
         ("---x", "bad flag syntax: ---x"),
         ("--=x", "bad flag syntax: --=x"),
         ("--name", "flag needs an argument: -name"),
+        (
+            "--heartbeat-interval=auto:5",
+            "invalid value \"auto:5\" for flag -heartbeat-interval: expected milliseconds, auto or auto:MIN-MAX",
+        ),
         ("--heartbeat-interval=x", "invalid value \"x\" for flag -heartbeat-interval: parse error"),
         ("--heartbeat-interval x", "invalid value \"x\" for flag -heartbeat-interval: parse error"),
         ("--pre-vote=maybe", "invalid boolean value \"maybe\" for -pre-vote: parse error"),
@@ -95,6 +99,12 @@ fn bad_values_are_answered_as_etcd_answers_them() {
             "--initial-advertise-peer-urls \"http://:2380\" must be \"host:port\" (unexpected empty host (http://:2380))",
         ),
         ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
+        (
+            "--heartbeat-interval=auto:5-201",
+            "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[201ms]",
+        ),
+        ("--heartbeat-interval=auto:0-9", "--heartbeat-interval=auto needs 0 < MIN <= MAX (set to 0-9)"),
+        ("--heartbeat-interval=auto:9-8", "--heartbeat-interval=auto needs 0 < MIN <= MAX (set to 9-8)"),
         ("--election-timeout=0", "--election-timeout must be >0 (set to 0ms)"),
         (
             "--heartbeat-interval=300",
@@ -169,7 +179,7 @@ fn a_bad_configuration_file_is_refused_by_key_and_value() {
         ("name: 3\n", "name: expected a text, found 3"),
         (
             "heartbeat-interval: \"100\"\n",
-            "heartbeat-interval: expected a whole number, not negative, found the text \"100\"",
+            "heartbeat-interval: expected a whole number, not negative, or auto, found the text \"100\"",
         ),
         ("snapshot-count: 5.5\n", "snapshot-count: expected a whole number, not negative, found 5.5"),
         ("max-txn-ops: -1\n", "max-txn-ops: expected a whole number, not negative, found -1"),

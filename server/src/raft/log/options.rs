@@ -81,7 +81,7 @@ impl fmt::Debug for LogOptions {
 }
 
 /// One batch that reached the disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct SyncStats {
     pub bytes: usize,
     pub entries: usize,

@@ -94,6 +94,10 @@ impl Link {
         InterceptedService::new(self.control.clone(), self.identify.clone())
     }
 
+    pub(crate) fn is_present(&self) -> bool {
+        self.present.load(Ordering::Relaxed)
+    }
+
     /// Whether nobody listens at any of the peer's addresses: its machine answers, and refuses.
     pub(crate) async fn refuses(&self, patience: Duration) -> bool {
         for address in &self.addresses {

@@ -196,6 +196,11 @@ impl pb::peer_server::Peer for PeerService {
         Ok(Response::new(Box::pin(first.chain(end))))
     }
 
+    async fn ping(&self, _: Request<pb::PingRequest>) -> Result<Response<pb::PingAnswer>, Status> {
+        let sync = self.raft.recent_sync().unwrap_or_default();
+        Ok(Response::new(pb::PingAnswer { sync_high_micros: u64::try_from(sync.as_micros()).unwrap_or(u64::MAX) }))
+    }
+
     async fn cluster(&self, request: Request<pb::ClusterRequest>) -> Result<Response<pb::ClusterAnswer>, Status> {
         let caller = named(request.metadata(), FROM_KEY).and_then(|from| self.raft.0.links.acknowledged_by(from));
         let (cluster, member) = self.raft.ids();
