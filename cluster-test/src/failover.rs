@@ -1,8 +1,8 @@
-//! How long nobody leads: the leader of a cluster is killed, frozen or asked to stop under load, again and again.
+//! How long nobody leads: the leader of a cluster is killed, frozen, cut off or asked to stop under load, again and again.
 //!
 //! ```text
 //!   load (puts at a steady rate, at all members in turn) ───────────────────────────────▶ what was acknowledged is there at the end
-//!        leader found ─▶ gone (kill -9, SIGSTOP, SIGTERM) ─▶ first success of a put sent after that ─▶ member back ─▶ again
+//!        leader found ─▶ gone (kill -9, SIGSTOP, SIGTERM, cut) ─▶ first success of a put sent after that ─▶ member back ─▶ again
 //! ```
 //!
 //! At the end every acknowledged key is read back from every member, and all members answer with the same HashKV. Works on real
@@ -18,7 +18,7 @@ use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, SlowLinks};
 use crate::load::{self, Load, OnFailure};
 
 /// What happens to the leader.
@@ -30,6 +30,8 @@ pub enum How {
     Freeze,
     /// It is asked to stop (SIGTERM).
     Stop,
+    /// Nothing comes to it from other members, nor from it to them; clients go on reaching it.
+    Cut,
 }
 
 #[derive(Clone, Debug)]
@@ -65,7 +67,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Runs the whole; `progress` is told each gap.
 pub fn run(program: &Path, options: &FailoverOptions, progress: &mut dyn FnMut(usize, Duration)) -> Result<Summary> {
     let flags = Options { args: options.args.clone(), ..Options::default() };
-    let mut cluster = Cluster::start(program, options.members, &flags)?;
+    // Relays are a detour that only what needs them should take.
+    let (mut cluster, links) = match options.how {
+        How::Cut => {
+            Cluster::start_slow(program, options.members, &flags).map(|(cluster, links)| (cluster, Some(links)))?
+        }
+        How::Kill | How::Freeze | How::Stop => (Cluster::start(program, options.members, &flags)?, None),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
     runtime.block_on(async {
         let channels: Vec<Channel> =
@@ -84,6 +92,7 @@ pub fn run(program: &Path, options: &FailoverOptions, progress: &mut dyn FnMut(u
                 How::Kill => cluster.members[index].kill(),
                 How::Freeze => cluster.members[index].pause()?,
                 How::Stop => cluster.members[index].terminate()?,
+                How::Cut => links.iter().for_each(|links| links.isolate(index)),
             }
             let gap = first_success(survivors, gone).await?;
             progress(round, gap);
@@ -91,6 +100,7 @@ pub fn run(program: &Path, options: &FailoverOptions, progress: &mut dyn FnMut(u
             match options.how {
                 How::Kill => cluster.members[index].restart()?,
                 How::Freeze => cluster.members[index].resume()?,
+                How::Cut => links.iter().for_each(SlowLinks::heal),
                 How::Stop => {
                     cluster.members[index].wait_stopped()?;
                     cluster.members[index].restart()?;

@@ -11,6 +11,7 @@
 //! A program is anything that takes etcd's flags and prints a line with [`READY`]. Left out: links that can be cut (proxy) and
 //! what befalls members in a run (nemesis).
 
+mod caller;
 mod client;
 mod converged;
 mod figures;

@@ -1,4 +1,4 @@
-//! The leader gone, in three ways, under load; `cluster-test failover` has the long form and the figures.
+//! The leader gone, in four ways, under load; `cluster-test failover` has the long form and the figures.
 
 use anyhow::{Result, ensure};
 use cluster_test::failover::{self, FailoverOptions, How};
@@ -22,6 +22,11 @@ fn nothing_is_lost_when_the_leader_is_killed() -> Result<()> {
 #[test]
 fn nothing_is_lost_when_the_leader_freezes() -> Result<()> {
     three_times(How::Freeze)
+}
+
+#[test]
+fn nothing_is_lost_when_the_leader_is_cut_off() -> Result<()> {
+    three_times(How::Cut)
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //!  minority     without a majority nothing is promised, and everything is back with it
 //!  identity     who was removed, has lost its data or is of another cluster does not take part
 //!  changes      restarts, replacing, growing and shrinking under load
+//!  partitions   links cut both ways, one way, and around a bridge
 //!  snapshots    who lags is sent the state
 //!  failover     the leader killed, frozen and stopped under load
 //!  pace         heartbeats on links that become slow and fast again under load
@@ -21,6 +22,7 @@ mod identity;
 mod learner;
 mod minority;
 mod pace;
+mod partitions;
 mod requests;
 mod snapshots;
 

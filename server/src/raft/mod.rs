@@ -22,6 +22,7 @@ mod pace;
 mod peers;
 mod proposals;
 mod reads;
+mod silence;
 mod submit;
 mod transfer;
 mod types;
@@ -114,13 +115,13 @@ impl RaftSettings {
     ///
     /// What openraft calls the heartbeat interval is how long a heartbeat may take: when they are sent is up to [`pace`].
     fn config(&self) -> Config {
-        let election_ms = self.election_timeout.as_millis() as u64;
-        let election_min_ms = (election_ms / 4).max(2);
+        let Times { election_min_ms, election_max_ms, probe_ms } = Times::of(self.election_timeout);
         Config {
             cluster_name: "quorate".into(),
             election_timeout_min: election_min_ms,
-            election_timeout_max: (election_ms / 2).max(election_min_ms + 1),
-            heartbeat_interval: (election_ms / u64::from(HEARTBEATS_PER_ELECTION_MIN)).clamp(1, election_min_ms - 1),
+            election_timeout_max: election_max_ms,
+            heartbeat_interval: (self.election_timeout.as_millis() as u64 / u64::from(HEARTBEATS_PER_ELECTION_MIN))
+                .clamp(1, election_min_ms - 1),
             enable_heartbeat: false,
             install_snapshot_timeout: SNAPSHOT_TIMEOUT.as_millis() as u64,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries.max(1)),
@@ -130,9 +131,27 @@ impl RaftSettings {
             enable_leader_restore: Some(false),
             enable_elect: false,
             allow_log_reversion: Some(false),
-            quorum_loss_probe_interval: Some(election_ms.max(3 * election_min_ms)),
+            quorum_loss_probe_interval: Some(probe_ms),
             ..Config::default()
         }
+    }
+}
+
+/// What is made of `--election-timeout`, in milliseconds.
+struct Times {
+    election_min_ms: u64,
+    /// A leader's lease, too.
+    election_max_ms: u64,
+    /// See [`silence`].
+    probe_ms: u64,
+}
+
+impl Times {
+    fn of(election_timeout: Duration) -> Self {
+        let election_ms = election_timeout.as_millis() as u64;
+        let election_min_ms = (election_ms / 4).max(2);
+        let election_max_ms = (election_ms / 2).max(election_min_ms + 1);
+        Self { election_min_ms, election_max_ms, probe_ms: election_ms.max(3 * election_min_ms) }
     }
 }
 
@@ -197,6 +216,17 @@ struct Inner {
     /// When a leader was heard last.
     heard: Mutex<Instant>,
     threads: Mutex<Option<LogThreads>>,
+}
+
+impl Inner {
+    /// How long no quorum has answered this leader; `None` before the first answer, for a leader that is alone, and for who does not
+    /// lead.
+    fn unanswered(&self) -> Option<Duration> {
+        let metrics = self.core.metrics();
+        let metrics = metrics.borrow_watched();
+        let leads_others = metrics.state == ServerState::Leader && !metrics.membership_config.voter_ids().eq([self.id]);
+        metrics.last_quorum_acked.filter(|_| leads_others).map(|acked| acked.elapsed())
+    }
 }
 
 type Core = openraft::Raft<TypeConfig, Machine>;
@@ -334,12 +364,9 @@ impl Raft {
     /// Whether whoever is taken for the leader gave sign of life within an election time-out; for the leader itself,
     /// whether a quorum did. openraft names the last leader for as long as there is no other.
     fn is_led(&self) -> bool {
-        let metrics = self.0.core.metrics();
-        let metrics = metrics.borrow_watched();
-        let silence = if metrics.state == ServerState::Leader {
-            // None before the first answer, and for a leader that is alone.
-            let alone = metrics.membership_config.voter_ids().eq([self.0.id]);
-            metrics.last_quorum_acked.filter(|_| !alone).map_or(Duration::ZERO, |acked| acked.elapsed())
+        let leads = self.0.core.server_metrics().borrow_watched().state == ServerState::Leader;
+        let silence = if leads {
+            self.0.unanswered().unwrap_or_default()
         } else {
             self.0.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
         };

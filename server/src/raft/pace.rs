@@ -19,10 +19,10 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_tuning::{Advice, Bounds, HEARTBEAT_DEFAULT, Interval, Reason, advise, steady};
 use tokio::time::Instant;
 
-use super::Inner;
 use super::log::SyncStats;
 use super::measure::{Measures, OnRoundTrip};
 use super::types::MemberId;
+use super::{Inner, Times};
 
 /// A leader that never pauses would do nothing else.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
@@ -126,13 +126,17 @@ pub(super) async fn keep(raft: Weak<Inner>) {
     let Some(mut metrics) = raft.upgrade().map(|raft| raft.core.server_metrics()) else { return };
     loop {
         let leads = metrics.borrow_watched().state == ServerState::Leader;
+        let Some(strong) = raft.upgrade() else { return };
+        let Times { election_max_ms, probe_ms, .. } = Times::of(strong.election_timeout);
+        let (lease, period) = (Duration::from_millis(election_max_ms), Duration::from_millis(probe_ms));
+        strong.links.silence().unanswered(strong.unanswered(), lease, period);
         if !leads {
+            drop(strong);
             if metrics.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        let Some(strong) = raft.upgrade() else { return };
         let next = Instant::now() + strong.pace.current();
         if strong.core.trigger().heartbeat().await.is_err() {
             return;

@@ -18,6 +18,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::acknowledged::{Acknowledged, LOST};
 use crate::net::Dial;
+use crate::raft::silence::Silence;
 use crate::raft::types::MemberId;
 
 /// What the entries of one stream may be ahead of the peer's reading them.
@@ -146,6 +147,7 @@ struct Inner {
     ping_interval: Duration,
     ping_timeout: Duration,
     expulsion: Expulsion,
+    silence: Silence,
     /// Said once, whatever the number of attempts.
     said_mismatch: AtomicBool,
     links: Mutex<BTreeMap<MemberId, Arc<Link>>>,
@@ -167,9 +169,14 @@ impl Links {
             ping_interval: election_timeout / 2,
             ping_timeout: election_timeout / 2,
             expulsion,
+            silence: Silence::default(),
             said_mismatch: AtomicBool::new(false),
             links: Mutex::default(),
         }))
+    }
+
+    pub(crate) fn silence(&self) -> &Silence {
+        &self.0.silence
     }
 
     /// To be called with what calls ended in.

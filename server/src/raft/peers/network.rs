@@ -67,11 +67,18 @@ impl Network {
     }
 
     async fn probe(&self, request: AppendEntriesRequest<TypeConfig>, patience: Duration) -> Result<Answer, Failure> {
+        self.check_silence(patience)?;
         self.link.acknowledged.committed(request.leader_commit.as_ref());
         let answer = within(patience, self.link.control().probe(wire::append(request))).await;
         answer
             .and_then(|answer| self.read(answer))
             .map_err(|status| self.failure(RPCTypes::AppendEntries, patience, &status))
+    }
+
+    fn check_silence(&self, patience: Duration) -> Result<(), Failure> {
+        let status = || Status::unavailable("no majority answers, and others may want to elect a leader");
+        let failed = || failure(self.from, self.link.id, RPCTypes::AppendEntries, patience, &status());
+        if self.links.silence().is_kept() { Err(failed()) } else { Ok(()) }
     }
 
     /// An answer of a peer that has lost what it acknowledged is none.
@@ -85,6 +92,9 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
+        self.check_silence(self.stall)?;
+        let links = self.links.clone();
+        let input = input.take_while(move |_| std::future::ready(!links.silence().is_kept()));
         let sent = Arc::new(AtomicU64::new(0));
         let (count, acknowledged) = (sent.clone(), self.link.acknowledged.clone());
         let requests = input.map(move |request| {
