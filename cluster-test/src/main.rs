@@ -236,11 +236,12 @@ fn describe(what: &str, summary: &Summary) -> String {
 
 fn describe_cuts(summary: &CutSummary) -> String {
     format!(
-        "{}; {} cut one disk of two, after {} the member noticed and ended by itself; the log rolled {} times, \
+        "{}; {} cut one disk of two, after {} the member noticed and ended by itself; {} answers came when the power was gone; the log rolled {} times, \
          {} files of the state were written; nothing lost, nothing invented, 0 failed starts",
         describe("cuts", &summary.rounds),
         summary.one_of_two,
         summary.noticed,
+        summary.late,
         summary.rolls,
         summary.tables
     )

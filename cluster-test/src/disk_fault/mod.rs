@@ -268,7 +268,7 @@ impl Interruption for Faults {
     }
 
     /// A write that came after its log had failed cannot have been made durable, so nobody may have been told that it was.
-    fn look_at(&mut self, operations: &[Operation], clock: &Clock) -> Result<()> {
+    fn look_at(&mut self, operations: &mut [Operation], clock: &Clock) -> Result<()> {
         let Some((Part::Log, injected)) = self.last.take() else { return Ok(()) };
         let failed_at = clock.at(injected.at);
         let told = operations.iter().find(|operation| {

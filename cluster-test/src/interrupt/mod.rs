@@ -26,9 +26,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::{Member, Options};
 use check::Model;
-use load::{Clock, Load};
+use load::Load;
 
 pub use check::{Change, Effect, Operation, Outcome};
+pub use load::Clock;
 
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions {
@@ -61,7 +62,7 @@ pub trait Interruption {
     fn interrupt(&mut self, member: &mut Member, random: &mut StdRng, loaded: bool) -> Result<()>;
 
     /// What became of the load that it interrupted.
-    fn look_at(&mut self, _operations: &[Operation], _clock: &Clock) -> Result<()> {
+    fn look_at(&mut self, _operations: &mut [Operation], _clock: &Clock) -> Result<()> {
         Ok(())
     }
 }
@@ -149,12 +150,12 @@ pub fn run(
         let interrupted = interruption.interrupt(member, &mut random, true);
         summary.interruptions += 1;
         interrupted.map_err(|error| anyhow!("{}: {error:#}\n{}", after(&summary), member.log_tail()))?;
-        let operations = runtime.block_on(round.finish());
+        let mut operations = runtime.block_on(round.finish());
+        let seen = interruption.look_at(&mut operations, &clock);
+        seen.map_err(|error| anyhow!("{}: {error:#}\n{}", after(&summary), member.log_tail()))?;
         summary.acknowledged +=
             operations.iter().filter(|op| matches!(op.outcome, Outcome::Acknowledged { .. })).count();
         summary.unknown += operations.iter().filter(|op| op.outcome == Outcome::Unknown).count();
-        let seen = interruption.look_at(&operations, &clock);
-        seen.map_err(|error| anyhow!("{}: {error:#}\n{}", after(&summary), member.log_tail()))?;
         model.invoked(operations);
     }
 }

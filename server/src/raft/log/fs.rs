@@ -76,8 +76,10 @@ impl Fs for StdFs {
             Ok(()) => self.sync_dir(parent),
             Err(_) if dir.is_dir() => {
                 // The process that created it may have died before this; where the parent is another's, it did not.
-                let _ = self.sync_dir(parent);
-                Ok(())
+                match self.sync_dir(parent) {
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                    synced => synced,
+                }
             }
             Err(error) => Err(error),
         }
