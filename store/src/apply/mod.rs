@@ -70,6 +70,7 @@ pub enum Response {
     LeaseCheckpoint,
     Alarm(pb::AlarmResponse),
     ClusterVersionSet,
+    DowngradeInfoSet,
     MemberPublish,
     /// Every change of the auth store answers with a header alone.
     Auth(pb::ResponseHeader),
@@ -256,7 +257,7 @@ impl<'v> Group<'v> {
             Command::DeleteRange(_) | Command::Compaction(_) | Command::LeaseRevoke(_) => (false, true),
             Command::LeaseExpire(_) | Command::LeaseCheckpoint(_) => (false, true),
             Command::Alarm(_) | Command::ClusterVersionSet(_) | Command::MemberPublish(_) => (false, false),
-            Command::AuthEnable(_) | Command::AuthDisable(_) => (false, false),
+            Command::DowngradeInfoSet(_) | Command::AuthEnable(_) | Command::AuthDisable(_) => (false, false),
             Command::AuthUserAdd(_) | Command::AuthUserDelete(_) | Command::AuthUserChangePassword(_) => (false, false),
             Command::AuthUserGrantRole(_) | Command::AuthUserRevokeRole(_) => (false, false),
             Command::AuthRoleAdd(_) | Command::AuthRoleDelete(_) => (false, false),
@@ -285,6 +286,11 @@ impl<'v> Group<'v> {
             Command::ClusterVersionSet(request) => {
                 Arc::make_mut(&mut self.state.cluster).set_version(&mut self.overlay, &request.version);
                 Ok(Response::ClusterVersionSet)
+            }
+            Command::DowngradeInfoSet(request) => {
+                let target = request.enabled.then_some(request.version.as_str());
+                Arc::make_mut(&mut self.state.cluster).set_downgrade(&mut self.overlay, target);
+                Ok(Response::DowngradeInfoSet)
             }
             Command::MemberPublish(request) => self.member_publish(request),
             Command::AuthEnable(_)

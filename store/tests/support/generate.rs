@@ -137,7 +137,7 @@ impl Generator {
         if self.model.leases.is_empty() && self.chance.one_in(8) {
             return Command::LeaseGrant(pb::LeaseGrantRequest { id: self.chance.pick(&LEASES), ttl: 60 });
         }
-        match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 3]) {
+        match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 1, 3]) {
             0 => Command::Put(self.put()),
             1 => Command::DeleteRange(self.delete()),
             2 => Command::Txn(self.txn(0)),
@@ -170,6 +170,10 @@ impl Generator {
                 let client_urls = vec![format!("http://{name}:2379")];
                 Command::MemberPublish(log::MemberPublish { id, name, client_urls })
             }
+            11 => Command::DowngradeInfoSet(log::DowngradeInfoSet {
+                enabled: self.chance.one_in(2),
+                version: self.chance.pick(&["3.6.0", "3.5.0"]).into(),
+            }),
             _ => self.auth_command(),
         }
     }

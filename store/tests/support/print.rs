@@ -228,6 +228,9 @@ fn command_line<'t>(text: &'t mut Text, command: &Command) -> Line<'t> {
             line.number("kind", it.alarm.into())
         }
         Command::ClusterVersionSet(it) => text.line("version").bytes("version", it.version.as_bytes()),
+        Command::DowngradeInfoSet(it) => {
+            text.line("downgrade").flag("enabled", it.enabled).bytes("version", it.version.as_bytes())
+        }
         Command::MemberPublish(it) => {
             let line = text.line("publish").number("id", it.id as i64).bytes("name", it.name.as_bytes());
             line.list("urls", it.client_urls.clone())

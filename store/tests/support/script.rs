@@ -170,6 +170,10 @@ fn command(words: &Words) -> Command {
             alarm: words.number("kind"),
         }),
         "version" => Command::ClusterVersionSet(log::ClusterVersionSet { version: words.text("version") }),
+        "downgrade" => Command::DowngradeInfoSet(log::DowngradeInfoSet {
+            enabled: words.has("enabled"),
+            version: words.text("version"),
+        }),
         "publish" => {
             let (id, client_urls) = (words.number("id"), words.list("urls"));
             Command::MemberPublish(log::MemberPublish { id, name, client_urls })

@@ -56,12 +56,13 @@ impl Wild {
         let (name, role) = (self.text(), self.text());
         let options = self.flag().then_some(authpb::UserAddOptions { no_password: self.flag() });
         let (password, hashed_password) = (self.text(), self.text());
-        match self.chance.below(13) {
+        match self.chance.below(14) {
             0 => Command::ClusterVersionSet(log::ClusterVersionSet { version: name }),
             1 => {
                 let id = self.number() as u64;
                 Command::MemberPublish(log::MemberPublish { id, name, client_urls: self.list(Self::text) })
             }
+            13 => Command::DowngradeInfoSet(log::DowngradeInfoSet { enabled: self.flag(), version: name }),
             2 => Command::AuthEnable(pb::AuthEnableRequest {}),
             3 => Command::AuthDisable(pb::AuthDisableRequest {}),
             4 => Command::AuthUserAdd(pb::AuthUserAddRequest { name, password, options, hashed_password }),

@@ -99,6 +99,10 @@ impl Model {
                 self.version = request.version.clone();
                 Ok(Response::ClusterVersionSet)
             }
+            Command::DowngradeInfoSet(request) => {
+                self.downgrade = request.enabled.then(|| request.version.clone());
+                Ok(Response::DowngradeInfoSet)
+            }
             Command::MemberPublish(request) => {
                 let member = self.members.get_mut(&request.id).ok_or(Rejection::MemberNotFound)?;
                 (member.name, member.client_urls) = (request.name.clone(), request.client_urls.clone());
