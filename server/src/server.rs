@@ -105,6 +105,9 @@ impl Member {
         let history = Arc::new(StoreHistory::new(reader.clone()));
         let hub = Hub::new(reader.revision(), reader.compacted(), history.clone(), history);
         let leases = Leases::load(&reader, config.election_timeout).context("load the leases")?;
+        if config.feature_gates.enabled("LeaseCheckpoint") {
+            leases.checkpoint_every(keepers::CHECKPOINT_INTERVAL);
+        }
         let metrics = Metrics::new(config.extensive_metrics);
         let compactions = CompactionHashes::new(reader.clone(), config.feature_gates.enabled("CompactHashCheck"));
         let alarms = Arc::new(Notify::new());

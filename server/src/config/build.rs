@@ -15,7 +15,8 @@ const PROGRESS_NOTIFY_DEFAULT: Duration = Duration::from_secs(600);
 const WARNING_UNARY_DEFAULT: Duration = Duration::from_millis(300);
 
 /// Those that switch all of a stage do so for these, too.
-const GATES_THAT_WORK: [&str; 2] = ["CompactHashCheck", "InitialCorruptCheck"];
+const GATES_THAT_WORK: [&str; 4] =
+    ["CompactHashCheck", "InitialCorruptCheck", "LeaseCheckpoint", "LeaseCheckpointPersist"];
 
 const DEFAULT_NAME: &str = "default";
 const BCRYPT_COST_DEFAULT: u32 = 10;

@@ -27,6 +27,7 @@ impl Group<'_> {
             // The cluster itself asks for these.
             Command::LeaseExpire(_)
             | Command::LeaseCheckpoint(_)
+            | Command::LeaseRemaining(_)
             | Command::ClusterVersionSet(_)
             | Command::MemberPublish(_) => return Ok(()),
             Command::AuthEnable(_)
@@ -69,6 +70,7 @@ impl Group<'_> {
             | Command::LeaseRevoke(_)
             | Command::LeaseExpire(_)
             | Command::LeaseCheckpoint(_)
+            | Command::LeaseRemaining(_)
             | Command::Alarm(_)
             | Command::ClusterVersionSet(_)
             | Command::DowngradeInfoSet(_)

@@ -159,6 +159,10 @@ impl Generator {
                     pb::LeaseCheckpoint { id: generator.lease(), remaining_ttl }
                 };
                 let checkpoints = (0..1 + self.chance.below(2)).map(|_| checkpoint(self)).collect();
+                if self.chance.one_in(2) {
+                    let leader_term = self.term - u64::from(self.chance.one_in(3));
+                    return Command::LeaseRemaining(log::LeaseRemaining { leader_term, checkpoints });
+                }
                 Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
             }
             8 => Command::Alarm(self.alarm()),

@@ -223,6 +223,10 @@ fn command_line<'t>(text: &'t mut Text, command: &Command) -> Line<'t> {
             let ids = it.checkpoints.iter().map(|it| format!("{}:{}", it.id, it.remaining_ttl)).collect();
             text.line("checkpoint").list("ids", ids)
         }
+        Command::LeaseRemaining(it) => {
+            let ids = it.checkpoints.iter().map(|it| format!("{}:{}", it.id, it.remaining_ttl)).collect();
+            text.line("remaining").number("leader_term", it.leader_term as i64).list("ids", ids)
+        }
         Command::Alarm(it) => {
             let line = text.line("alarm").number("action", it.action.into()).number("member", it.member_id as i64);
             line.number("kind", it.alarm.into())

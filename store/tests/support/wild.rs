@@ -41,7 +41,11 @@ impl Wild {
             7 => {
                 let checkpoint =
                     |wild: &mut Self| pb::LeaseCheckpoint { id: wild.number(), remaining_ttl: wild.number() };
-                Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints: self.list(checkpoint) })
+                let (leader_term, checkpoints) = (self.chance.below(3), self.list(checkpoint));
+                if self.flag() {
+                    return Command::LeaseRemaining(log::LeaseRemaining { leader_term, checkpoints });
+                }
+                Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
             }
             _ => Command::Alarm(pb::AlarmRequest {
                 action: self.choice(3),
