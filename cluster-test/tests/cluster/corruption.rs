@@ -268,7 +268,7 @@ fn healthy_members_never_raise_an_alarm() -> Result<()> {
     }
     let agreed = |cluster: &Cluster| cluster.members.iter().any(|member| member.log().contains("all members agree"));
     until("a compaction that all agree at", || Ok(agreed(&cluster)))?;
-    let both = r#""number_of_peers_checked":2"#;
+    let both = r#""number-of-peers-checked":2"#;
     ensure!(
         cluster.members.iter().any(|member| member.log().contains(both)),
         "nobody was ever compared with all others"
