@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use quorate_proto::log::{ClusterVersionSet, MemberPublish, proposal::Command};
+use quorate_proto::log::{MemberPublish, proposal::Command};
 use quorate_store::engine::{RocksEngine, RocksSettings};
 use quorate_store::{Effects, Installed, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::{Bootstrap, bootstrap, founders_of};
-use crate::config::{AutoCompaction, Config, ETCD_STORAGE_VERSION, Url};
+use crate::config::{AutoCompaction, Config, Url};
 use crate::directory::DataDirectory;
 use crate::history::StoreHistory;
 use crate::http::{self, Connections};
@@ -30,6 +30,8 @@ use crate::watch::Hub;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may take to end when the member stops.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether a new cluster has its version.
+const VERSION_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// A member that finds no leader says so this often.
 const WAITING_SAID_EVERY: Duration = Duration::from_secs(5);
 
@@ -197,9 +199,9 @@ impl Member {
             let publish = MemberPublish { id, name: config.name.clone(), client_urls };
             node.propose_system(Command::MemberPublish(publish)).await.context("publish name and client URLs")?;
         }
-        if node.reader().cluster_version().is_empty() {
-            let version = ClusterVersionSet { version: ETCD_STORAGE_VERSION.into() };
-            node.propose_system(Command::ClusterVersionSet(version)).await.context("set the cluster version")?;
+        // The leader of a new cluster sets it; clients find it set.
+        while node.reader().cluster_version().is_empty() {
+            tokio::time::sleep(VERSION_LOOK_INTERVAL).await;
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ use crate::node::Node;
 
 /// Between two looks at the members' versions (etcd's number).
 const LOOK_INTERVAL: Duration = Duration::from_secs(4);
+/// Before a version that could not be set is set again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Major and minor number; clusters have no patch number of their own.
@@ -102,11 +104,10 @@ pub fn refuse_older(cluster_version: &str) -> anyhow::Result<()> {
 pub async fn keep_version(node: Node) {
     let mut status = node.status();
     loop {
-        if status.is_leader {
-            set_cluster_version(&node).await;
-        }
+        let done = !status.is_leader || set_cluster_version(&node).await;
+        let pause = if done { LOOK_INTERVAL } else { RETRY_PAUSE };
         tokio::select! {
-            () = tokio::time::sleep(LOOK_INTERVAL) => status = node.status(),
+            () = tokio::time::sleep(pause) => status = node.status(),
             changed = node.raft().status_changed(status) => match changed {
                 Some(changed) => status = changed,
                 None => return,
@@ -115,16 +116,19 @@ pub async fn keep_version(node: Node) {
     }
 }
 
-async fn set_cluster_version(node: &Node) {
+/// Whether it is what it should be.
+async fn set_cluster_version(node: &Node) -> bool {
     let reader = node.reader();
     let members = members_versions(node).await;
     let (before, downgrade) = (Version::parse(&reader.cluster_version()), reader.downgrade());
-    let Some(next) = decide(before, &members, downgrade.as_deref().and_then(Version::parse)) else { return };
+    let Some(next) = decide(before, &members, downgrade.as_deref().and_then(Version::parse)) else { return true };
     let set = ClusterVersionSet { version: next.to_string() };
-    match node.propose_system(Command::ClusterVersionSet(set)).await {
+    let outcome = node.propose_system(Command::ClusterVersionSet(set)).await;
+    match &outcome {
         Ok(_) => tracing::info!(from = before.map(Version::short), to = next.short(), "cluster version is updated"),
         Err(error) => tracing::warn!(%error, to = next.short(), "failed to update cluster version"),
     }
+    outcome.is_ok()
 }
 
 /// As the leader: ends a downgrade that has reached its target. Looks every `interval`.

@@ -32,7 +32,8 @@ impl AuditService {
         if caught_up.is_err() {
             return Err(Status::unavailable(format!("behind: entry {} is not applied here", request.applied)));
         }
-        let _turn = tokio::time::timeout(HASH_PATIENCE, self.hashing.lock()).await;
+        let turn = tokio::time::timeout(HASH_PATIENCE, self.hashing.lock()).await;
+        let _turn = turn.map_err(|_| Status::unavailable("hashes for others take all the time"))?;
         let view = self.node.read_view(Consistency::Serializable).await.map_err(status)?;
         hash_of(view, request.revision, true).await.map_err(status)
     }

@@ -253,7 +253,8 @@ pub async fn stand_aside(node: Node, alarms: Arc<Notify>) {
 }
 
 async fn hand_over(node: &Node) {
-    let Some(successor) = node.raft().best_successor() else { return };
+    let successor = node.raft().best_successor().filter(|id| node.raft().is_connected(*id));
+    let Some(successor) = successor else { return };
     tracing::error!(to = format!("{successor:x}"), "this member's data are wrong: handing leadership over");
     let transfer = node.raft().transfer_leader(successor);
     if !matches!(tokio::time::timeout(node.settings().election_timeout, transfer).await, Ok(Ok(()))) {
