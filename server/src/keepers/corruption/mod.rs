@@ -66,10 +66,7 @@ fn own_id(node: &Node) -> u64 {
 /// All other members, at the same time.
 async fn ask_others(node: &Node, request: HashRequest) -> BTreeMap<u64, Asked> {
     let others = node.reader().members().into_iter().map(|member| member.id).filter(|id| *id != own_id(node));
-    let asked = others.map(|id| {
-        let request = request.clone();
-        async move { (id, ask(node, id, request).await) }
-    });
+    let asked = others.map(|id| async move { (id, ask(node, id, request).await) });
     futures::future::join_all(asked).await.into_iter().collect()
 }
 
