@@ -48,7 +48,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    admin alarm cluster cluster_change compaction del endpoint get get_formats get_sort get_stream lease lock member put snapshot status txn users watch watch_many
+    admin alarm cluster cluster_change compaction del downgrade endpoint get get_formats get_sort get_stream lease lock member put snapshot status txn users watch watch_many
 }
 
 #[test]

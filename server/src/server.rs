@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use quorate_proto::log::{ClusterVersionSet, MemberPublish, proposal::Command};
+use quorate_proto::log::{MemberPublish, proposal::Command};
 use quorate_store::engine::{RocksEngine, RocksSettings};
 use quorate_store::{Effects, Installed, Store};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::{Bootstrap, bootstrap, founders_of};
-use crate::config::{AutoCompaction, Config, ETCD_STORAGE_VERSION, Url};
+use crate::config::{AutoCompaction, Config, Url};
 use crate::directory::DataDirectory;
 use crate::history::StoreHistory;
 use crate::http::{self, Connections};
-use crate::keepers::{CompactionMode, Leases, keep_compacted};
+use crate::keepers::{self, CompactionHashes, CompactionMode, Leases, keep_compacted};
 use crate::net::Dial;
 use crate::node::{Consistency, MemberIdentity, Node, NodeSettings};
 use crate::observe::{count_applied, count_effects, count_round_trip, count_sync};
@@ -29,6 +30,8 @@ use crate::watch::Hub;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may take to end when the member stops.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks whether a new cluster has its version.
+const VERSION_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// A member that finds no leader says so this often.
 const WAITING_SAID_EVERY: Duration = Duration::from_secs(5);
 
@@ -77,13 +80,18 @@ struct Member {
     /// It has served clients.
     ready: AtomicBool,
     services: Services,
+    compactions: CompactionHashes,
     metrics: Arc<Metrics>,
+    /// It had data before this start.
+    has_served: bool,
 }
 
 impl Member {
     async fn start(config: &Config, directory: &DataDirectory, stop: CancellationToken) -> anyhow::Result<Self> {
         let dial = Dial::tcp();
-        let Bootstrap { identity, founders } = match directory.identity()? {
+        let known = directory.identity()?;
+        let has_served = known.is_some();
+        let Bootstrap { identity, founders } = match known {
             Some(identity) => Bootstrap { founders: founders_of(config, &identity), identity },
             None => bootstrap(config, &dial).await?,
         };
@@ -94,12 +102,18 @@ impl Member {
         if reader.member_removed(identity.member_id) {
             bail!("member {:x} has been permanently removed from the cluster", identity.member_id);
         }
+        keepers::refuse_older(&reader.cluster_version())?;
 
         let history = Arc::new(StoreHistory::new(reader.clone()));
         let hub = Hub::new(reader.revision(), reader.compacted(), history.clone(), history);
         let leases = Leases::load(&reader, config.election_timeout).context("load the leases")?;
+        if config.feature_gates.enabled("LeaseCheckpoint") {
+            leases.checkpoint_every(keepers::CHECKPOINT_INTERVAL);
+        }
         let metrics = Metrics::new(config.extensive_metrics);
-        let hooks = hooks(&hub, &leases, &metrics);
+        let compactions = CompactionHashes::new(reader.clone(), config.feature_gates.enabled("CompactHashCheck"));
+        let alarms = Arc::new(Notify::new());
+        let hooks = hooks(&hub, &leases, &metrics, &compactions, &alarms);
         let raft = Raft::start(raft_settings(config, directory, &identity, dial), store, hooks).await?;
         // A crash before this leaves an identity without a cluster, and the next start founds it.
         if let Some(founders) = founders
@@ -111,13 +125,14 @@ impl Member {
         let node = Node::start(identity, node_settings(config), raft.clone(), reader);
         tokio::spawn(leases.clone().keep(node.clone()));
         tokio::spawn(keep_compacted(node.clone(), compaction_mode(config.auto_compaction)));
+        keep_agreement(config, &node, &compactions, alarms);
         let services = Services { node, leases, hub, options: service_options(config), shutdown: stop };
         crate::observe::watch(&metrics, services.clone(), config);
-        Ok(Self { raft, ready: AtomicBool::new(false), services, metrics })
+        Ok(Self { raft, ready: AtomicBool::new(false), services, compactions, metrics, has_served })
     }
 
     fn peer_router(&self, stop: &CancellationToken) -> axum::Router {
-        let routes = rpc::peer_routes(&self.services, self.raft.peer_routes(stop.clone()));
+        let routes = rpc::peer_routes(&self.services, self.compactions.clone(), self.raft.peer_routes(stop.clone()));
         http::peer_router(self.services.node.clone(), self.metrics.clone(), routes)
     }
 
@@ -126,6 +141,9 @@ impl Member {
         let ready = async {
             self.raft.elect_if_alone().await?;
             self.follow().await;
+            if self.has_served && config.feature_gates.enabled("InitialCorruptCheck") {
+                keepers::may_serve(&self.services.node).await?;
+            }
             self.publish(config).await?;
             self.listen(config, connections).await
         };
@@ -181,9 +199,9 @@ impl Member {
             let publish = MemberPublish { id, name: config.name.clone(), client_urls };
             node.propose_system(Command::MemberPublish(publish)).await.context("publish name and client URLs")?;
         }
-        if node.reader().cluster_version().is_empty() {
-            let version = ClusterVersionSet { version: ETCD_STORAGE_VERSION.into() };
-            node.propose_system(Command::ClusterVersionSet(version)).await.context("set the cluster version")?;
+        // The leader of a new cluster sets it; clients find it set.
+        while node.reader().cluster_version().is_empty() {
+            tokio::time::sleep(VERSION_LOOK_INTERVAL).await;
         }
         Ok(())
     }
@@ -209,7 +227,30 @@ impl Member {
     }
 }
 
-fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
+/// What looks after the members having the same data and version.
+fn keep_agreement(config: &Config, node: &Node, compactions: &CompactionHashes, alarms: Arc<Notify>) {
+    tokio::spawn(keepers::stand_aside(node.clone(), alarms));
+    tokio::spawn(keepers::keep_version(node.clone()));
+    if !config.downgrade_check_time.is_zero() {
+        tokio::spawn(keepers::keep_downgrade(node.clone(), config.downgrade_check_time));
+    }
+    if !config.corrupt_check_time.is_zero() {
+        tokio::spawn(keepers::keep_compared(node.clone(), config.corrupt_check_time));
+    }
+    if config.feature_gates.enabled("CompactHashCheck") {
+        let every = config.compact_hash_check_time;
+        tokio::spawn(keepers::keep_compactions_compared(node.clone(), compactions.clone(), every));
+    }
+}
+
+fn hooks(
+    hub: &Hub,
+    leases: &Leases,
+    metrics: &Arc<Metrics>,
+    compactions: &CompactionHashes,
+    alarms: &Arc<Notify>,
+) -> RaftHooks {
+    let (compactions, alarms, alarms_of) = (compactions.clone(), alarms.clone(), alarms.clone());
     let (hub, leases) = (hub.clone(), leases.clone());
     let (hub_of, leases_of) = (hub.clone(), leases.clone());
     let [effects_of, applied_by, synced_by, answered_by] = [(); 4].map(|()| metrics.clone());
@@ -218,11 +259,18 @@ fn hooks(hub: &Hub, leases: &Leases, metrics: &Arc<Metrics>) -> RaftHooks {
             hub.publish(effects);
             leases.follow(effects);
             count_effects(&effects_of, effects);
+            if effects.compacted.is_some() {
+                compactions.compacted();
+            }
+            if effects.alarms_changed {
+                alarms.notify_one();
+            }
         }),
         on_applied: Arc::new(move |_, took| count_applied(&applied_by, took)),
         on_installed: Arc::new(move |installed: &Installed| {
             hub_of.installed(installed.revision, installed.compacted);
             leases_of.installed(&installed.leases);
+            alarms_of.notify_one();
         }),
         on_round_trip: Arc::new(move |to, took| count_round_trip(&answered_by, to, took)),
         on_sync: Arc::new(move |sync| count_sync(&synced_by, sync)),

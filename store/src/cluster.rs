@@ -32,6 +32,8 @@ pub(crate) struct Cluster {
     pub membership: Bytes,
     /// "3.7.0"; empty until the leader has set it.
     pub version: String,
+    /// Where a downgrade that is under way leads.
+    pub downgrade: Option<String>,
 }
 
 impl Cluster {
@@ -56,6 +58,8 @@ impl Cluster {
         cluster.membership = read.get(Family::Meta, meta::MEMBERSHIP)?.unwrap_or_default();
         let version = read.get(Family::Meta, meta::CLUSTER_VERSION)?.unwrap_or_default();
         cluster.version = String::from_utf8_lossy(&version).into_owned();
+        let downgrade = read.get(Family::Meta, meta::DOWNGRADE)?;
+        cluster.downgrade = downgrade.map(|target| String::from_utf8_lossy(&target).into_owned());
         Ok(cluster)
     }
 
@@ -91,6 +95,14 @@ impl Cluster {
     pub(crate) fn set_version(&mut self, overlay: &mut Overlay<'_>, version: &str) {
         self.version = version.to_owned();
         overlay.put(Family::Meta, meta::CLUSTER_VERSION, Bytes::copy_from_slice(version.as_bytes()));
+    }
+
+    pub(crate) fn set_downgrade(&mut self, overlay: &mut Overlay<'_>, target: Option<&str>) {
+        match target {
+            Some(target) => overlay.put(Family::Meta, meta::DOWNGRADE, Bytes::copy_from_slice(target.as_bytes())),
+            None => overlay.delete(Family::Meta, meta::DOWNGRADE),
+        }
+        self.downgrade = target.map(str::to_owned);
     }
 }
 

@@ -47,6 +47,8 @@ pub mod meta {
     pub const BYTES: &[u8] = b"bytes";
     /// The cluster version, as text ("3.7.0").
     pub const CLUSTER_VERSION: &[u8] = b"cluster_version";
+    /// The version that a downgrade under way leads to, as text ("3.6.0"); absent when there is none.
+    pub const DOWNGRADE: &[u8] = b"downgrade";
 }
 
 /// What one version of a key costs beside key and value, in bytes. Also keeps `dbSize` from being 0.

@@ -107,6 +107,11 @@ impl Reader {
         self.published().state.cluster.version.clone()
     }
 
+    /// The version that a downgrade under way leads to.
+    pub fn downgrade(&self) -> Option<String> {
+        self.published().state.cluster.downgrade.clone()
+    }
+
     /// See [`crate::apply::Membership::encoded`].
     pub fn membership(&self) -> Bytes {
         self.published().state.cluster.membership.clone()
@@ -271,6 +276,12 @@ impl StoreView {
     /// `revision` 0 means now.
     pub fn hash_kv(&self, revision: i64) -> Result<KeyspaceHash, Failure> {
         self.keyspace().hash(revision)
+    }
+
+    /// Where the rows that readers find say something else than the log of changes that [`StoreView::hash_kv`] is made of: what
+    /// the first such key is, and how they differ. Reads all of the newest versions.
+    pub fn contradiction(&self) -> Result<Option<String>, Fault> {
+        self.keyspace().contradiction()
     }
 
     /// One number over everything that is physically there; equal on two members only by chance of timing.

@@ -10,13 +10,18 @@
 //!  snapshots    who lags is sent the state
 //!  failover     the leader killed, frozen and stopped under load
 //!  pace         heartbeats on links that become slow and fast again under load
+//!  corruption   a member whose data were altered on its disk is found, named and kept from leading
+//!  downgrade    the version that members agree on
 //!  demo         make demo, and the members of docker-compose.yml
 //! ```
 //!
 //! What etcdctl prints of a cluster is held against real etcd's by cluster-test/transcripts/cluster*.txt.
 
+mod alter;
 mod changes;
+mod corruption;
 mod demo;
+mod downgrade;
 mod failover;
 mod identity;
 mod learner;

@@ -14,6 +14,10 @@ const COMPACTION_SLEEP_DEFAULT: Duration = Duration::from_millis(10);
 const PROGRESS_NOTIFY_DEFAULT: Duration = Duration::from_secs(600);
 const WARNING_UNARY_DEFAULT: Duration = Duration::from_millis(300);
 
+/// Those that switch all of a stage do so for these, too.
+const GATES_THAT_WORK: [&str; 4] =
+    ["CompactHashCheck", "InitialCorruptCheck", "LeaseCheckpoint", "LeaseCheckpointPersist"];
+
 const DEFAULT_NAME: &str = "default";
 const BCRYPT_COST_DEFAULT: u32 = 10;
 const BCRYPT_COSTS: std::ops::RangeInclusive<u64> = 4..=31;
@@ -84,6 +88,9 @@ pub(super) fn config(
             _ => LogFormat::Json,
         },
         log_outputs: settings.list("log-outputs"),
+        corrupt_check_time: duration(settings, "corrupt-check-time")?,
+        compact_hash_check_time: duration(settings, "compact-hash-check-time")?,
+        downgrade_check_time: duration(settings, "downgrade-check-time")?,
         feature_gates,
         unsafe_no_fsync: settings.bool("unsafe-no-fsync"),
         worker_threads: usize::try_from(settings.uint("worker-threads"))
@@ -122,7 +129,8 @@ fn or_default(settings: &Settings, name: &str, default: Duration) -> Result<Dura
 fn unused(settings: &Settings, gates: &FeatureGates) -> Vec<String> {
     let without_effect = |stage: Stage| matches!(stage, Stage::Accepted | Stage::Ignored);
     let flags = FLAGS.iter().filter(|flag| without_effect(flag.stage) && settings.is_set(flag.name));
-    let gates = gates.named().map(|(name, on)| format!("feature-gates={name}={on}"));
+    let gates = gates.named().filter(|(name, _)| !GATES_THAT_WORK.contains(name));
+    let gates = gates.map(|(name, on)| format!("feature-gates={name}={on}"));
     flags.map(|flag| flag.name.to_owned()).chain(gates).collect()
 }
 

@@ -297,6 +297,12 @@ pub struct Config {
     /// default, stderr, stdout, systemd/journal or files.
     pub log_outputs: Vec<String>,
 
+    /// How often the leader compares what the members have; zero: never.
+    pub corrupt_check_time: Duration,
+    /// How often the leader compares hashes of compactions, with the gate `CompactHashCheck`.
+    pub compact_hash_check_time: Duration,
+    /// How often the leader looks whether a downgrade is over; zero: never.
+    pub downgrade_check_time: Duration,
     pub feature_gates: FeatureGates,
     pub unsafe_no_fsync: bool,
     /// Zero: to be chosen.

@@ -127,15 +127,15 @@ pub const FLAGS: &[Flag] = flags! {
         "distributed-tracing-sampling-rate" Int, "0", Accepted, "Traced requests per million.";
     }
     Features {
-        "corrupt-check-time" Duration, "0s", Accepted, "Interval of comparing the members' state.";
-        "compact-hash-check-time" Duration, "1m0s", Accepted, "Interval of comparing the members' hashes of compacted history.";
+        "corrupt-check-time" Duration, "0s", Works, "Interval of comparing the members' state.";
+        "compact-hash-check-time" Duration, "1m0s", Works, "Interval of comparing the members' hashes of compacted history.";
         "compaction-batch-limit" Int, "0", Works, "Most revisions deleted in one batch of a compaction; 0: 1000.";
         "compaction-sleep-interval" Duration, "0s", Works, "Rest between two batches of a compaction; 0: 10ms.";
         "watch-progress-notify-interval" Duration, "0s", Works, "Interval of progress notifications to watchers; 0: 10m.";
         "warning-apply-duration" Duration, "100ms", Accepted, "A change that takes longer to apply is logged.";
         "bootstrap-defrag-threshold-megabytes" Uint, "0", Accepted, "Defragment at the start where this much would be freed.";
         "max-learners" Int, "1", Accepted, "Most learners of the cluster.";
-        "downgrade-check-time" Duration, "5s", Accepted, "Interval of checking for a downgrade.";
+        "downgrade-check-time" Duration, "5s", Works, "Interval of checking for a downgrade.";
     }
     Unsafe {
         "force-new-cluster" Bool, "false", Works, "Start as a cluster of this one member, with the data it has.";

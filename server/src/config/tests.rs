@@ -353,7 +353,7 @@ fn a_configuration_file_is_all_there_is() {
 
 #[test]
 fn kubeadm_starts_but_for_its_certificates() {
-    let line = "--name=n --feature-gates=InitialCorruptCheck=true --listen-client-urls=http://127.0.0.1:2379 \
+    let line = "--name=n --feature-gates=InitialCorruptCheck=true,PriorityRequest=true --listen-client-urls=http://127.0.0.1:2379 \
                 --advertise-client-urls=http://127.0.0.1:2379 --listen-peer-urls=http://127.0.0.1:2380 \
                 --initial-advertise-peer-urls=http://127.0.0.1:2380 --data-dir=/var/lib/etcd --client-cert-auth=false \
                 --peer-client-cert-auth=false --snapshot-count=10000 --listen-metrics-urls=http://127.0.0.1:2381 \
@@ -361,12 +361,12 @@ fn kubeadm_starts_but_for_its_certificates() {
                 --initial-cluster-state=existing";
     let config = config(&words(line));
     assert!(config.feature_gates.enabled("InitialCorruptCheck"));
-    assert_eq!(config.unused, ["feature-gates=InitialCorruptCheck=true"]);
+    assert_eq!(config.unused, ["feature-gates=PriorityRequest=true"]);
     assert_eq!(config.watch_progress_notify_interval, ms(5000));
     assert_eq!(config.initial_cluster_state, ClusterState::Existing);
     let warnings: Vec<&Notice> = config.notices.iter().filter(|notice| notice.level == "warn").collect();
     assert_eq!(warnings.len(), 1);
-    assert_eq!(warnings[0].fields, [("flags", "--feature-gates=InitialCorruptCheck=true".to_owned())]);
+    assert_eq!(warnings[0].fields, [("flags", "--feature-gates=PriorityRequest=true".to_owned())]);
     let secure =
         line.replace("http://", "https://") + " --cert-file=a --key-file=b --peer-cert-file=c --trusted-ca-file=d";
     let (_, text) = failure(start(&words(&secure)));

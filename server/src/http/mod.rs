@@ -26,7 +26,7 @@ use serde::Serialize;
 use tonic::Status;
 use tonic::service::Routes;
 
-use crate::config::{ETCD_STORAGE_VERSION, ETCD_VERSION};
+use crate::config::ETCD_VERSION;
 use crate::node::Node;
 use crate::observe::count_requests;
 use crate::telemetry::Metrics;
@@ -119,8 +119,9 @@ fn plain(status: StatusCode, text: String) -> Response {
 
 async fn version(State(shared): State<Shared>) -> Response {
     let cluster = shared.node.reader().cluster_version();
-    let etcdcluster = if cluster.is_empty() { "not_decided" } else { &cluster };
-    let versions = Versions { etcdserver: ETCD_VERSION, etcdcluster, storage: ETCD_STORAGE_VERSION };
+    let (etcdcluster, storage) =
+        if cluster.is_empty() { ("not_decided", "unknown") } else { (cluster.as_str(), cluster.as_str()) };
+    let versions = Versions { etcdserver: ETCD_VERSION, etcdcluster, storage };
     axum::Json(versions).into_response()
 }
 

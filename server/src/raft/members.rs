@@ -11,7 +11,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EntryPayload, Membership};
-use quorate_proto::etcdserverpb::Member;
+use quorate_proto::etcdserverpb::{AlarmType, Member};
 use quorate_proto::peer as pb;
 use tokio::time::Instant;
 
@@ -98,6 +98,25 @@ impl Raft {
         Some(self.link_to(leader)?.channel())
     }
 
+    /// A gRPC channel to another member; `None` when there is no such member.
+    pub fn peer_channel(&self, id: u64) -> Option<PeerChannel> {
+        Some(self.link_to(id)?.channel())
+    }
+
+    /// Whether this member may become the leader when there is none. It votes in any case.
+    pub fn stand_for_election(&self, stands: bool) {
+        self.0.core.runtime_config().elect(stands);
+    }
+
+    /// Voters whose data are not said to be wrong; all of them where that is said of all.
+    fn eligible(&self) -> BTreeSet<MemberId> {
+        let alarms = self.0.reader.alarms(AlarmType::Corrupt);
+        let corrupt: BTreeSet<MemberId> = alarms.iter().map(|alarm| alarm.member_id).collect();
+        let voters: BTreeSet<MemberId> = self.membership().voter_ids().collect();
+        let eligible: BTreeSet<MemberId> = voters.difference(&corrupt).copied().collect();
+        if eligible.is_empty() { voters } else { eligible }
+    }
+
     /// The vote that made `leader` the leader, if it is still taken for it here.
     pub(super) fn vote_of_leader(&self, leader: MemberId) -> Option<openraft::alias::VoteOf<TypeConfig>> {
         let metrics = self.0.core.server_metrics();
@@ -105,9 +124,9 @@ impl Raft {
         (metrics.current_leader == Some(leader)).then_some(metrics.vote)
     }
 
-    /// Where this member stands among the voters without `dead`, highest id first; `None` for one that does not vote.
+    /// Where this member stands among those without `dead` that may lead, highest id first; `None` for one that may not.
     pub(super) fn rank_without(&self, dead: MemberId) -> Option<u32> {
-        let mut voters: Vec<MemberId> = self.membership().voter_ids().filter(|id| *id != dead).collect();
+        let mut voters: Vec<MemberId> = self.eligible().into_iter().filter(|id| *id != dead).collect();
         voters.sort_unstable_by(|a, b| b.cmp(a));
         voters.iter().position(|id| *id == self.0.id).and_then(|rank| u32::try_from(rank).ok())
     }
@@ -266,14 +285,16 @@ impl Raft {
         }
     }
 
-    /// The voter other than this member that has most of the log; `None` when there is no other.
+    /// Of those other than this member that may lead, one that is connected and has most of the log; `None` when there is no
+    /// other.
     pub fn best_successor(&self) -> Option<u64> {
-        let voters: BTreeSet<MemberId> = self.membership().voter_ids().filter(|id| *id != self.0.id).collect();
+        let others = self.eligible().into_iter().filter(|id| *id != self.0.id);
+        let others: Vec<(bool, MemberId)> = others.map(|id| (self.is_connected(id), id)).collect();
         let metrics = self.0.core.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
         let matching = |id: &MemberId| replication.get(id).copied().flatten().map(|id| types::position(&id).index);
-        voters.into_iter().max_by_key(|id| matching(id))
+        others.into_iter().max_by_key(|(connected, id)| (*connected, matching(id))).map(|(_, id)| id)
     }
 }
 

@@ -64,7 +64,8 @@ impl Raft {
         }
     }
 
-    pub(super) async fn wait_applied(&self, wanted: u64, deadline: Instant) -> Result<(), ReadFailure> {
+    /// Waits until everything up to entry `wanted` is applied here.
+    pub async fn wait_applied(&self, wanted: u64, deadline: Instant) -> Result<(), ReadFailure> {
         let mut applied = self.0.progress.applied.clone();
         match tokio::time::timeout_at(deadline, applied.wait_for(|applied| applied.index >= wanted)).await {
             Ok(Ok(_)) => Ok(()),

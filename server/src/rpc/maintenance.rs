@@ -4,15 +4,15 @@ use std::pin::Pin;
 
 use futures::Stream;
 use quorate_proto::etcdserverpb as pb;
-use quorate_proto::log::proposal::Command;
+use quorate_proto::log::{DowngradeInfoSet, proposal::Command};
 use quorate_store::Response as Applied;
 use tonic::{Request, Response, Status};
 
-use super::cluster::not_capable;
 use super::error::{failure, status};
 use super::{Services, snapshot};
-use crate::config::{ETCD_STORAGE_VERSION, ETCD_VERSION};
+use crate::config::ETCD_VERSION;
 use crate::identity::Identity;
+use crate::keepers::Version;
 use crate::node::{Consistency, RequestError};
 use pb::alarm_request::AlarmAction;
 use pb::downgrade_request::DowngradeAction;
@@ -32,6 +32,10 @@ fn alarm_text(alarm: &pb::AlarmMember) -> String {
         Err(_) => fields.push(format!("alarm:{}", alarm.alarm)),
     }
     fields.join(" ")
+}
+
+fn downgrade_info(target: Option<String>) -> pb::DowngradeInfo {
+    pb::DowngradeInfo { enabled: target.is_some(), target_version: target.unwrap_or_default() }
 }
 
 #[tonic::async_trait]
@@ -81,9 +85,10 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             errors,
             db_size_in_use: bytes,
             is_learner: raft.is_learner,
-            storage_version: ETCD_STORAGE_VERSION.into(),
+            // Formats of the cluster's version are all there are.
+            storage_version: reader.cluster_version(),
             db_size_quota: self.0.options.quota_bytes,
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(downgrade_info(reader.downgrade())),
         }))
     }
 
@@ -135,7 +140,12 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
             return Err(status(RequestError::NotLeader));
         }
         let target = request.into_inner().target_id;
-        if !self.0.node.reader().members().iter().any(|member| member.id == target && !member.is_learner) {
+        let corrupt = self.0.node.reader().alarms(pb::AlarmType::Corrupt);
+        let members = self.0.node.reader().members();
+        // One whose data are wrong would hand it back.
+        if corrupt.iter().any(|alarm| alarm.member_id == target)
+            || !members.iter().any(|member| member.id == target && !member.is_learner)
+        {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
         }
         let patience = self.0.node.settings().election_timeout;
@@ -156,62 +166,74 @@ impl pb::maintenance_server::Maintenance for MaintenanceService {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let request = request.into_inner();
-        let node = &self.0.node;
-        let action = DowngradeAction::try_from(request.action);
-        let target = match action {
-            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => Some(downgrade_target(&request.version)?),
-            Ok(DowngradeAction::Cancel) => None,
+        let version = match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate) => self.validate_downgrade(&request.version).await?.0,
+            Ok(DowngradeAction::Enable) => self.enable_downgrade(&request.version).await?,
+            Ok(DowngradeAction::Cancel) => self.cancel_downgrade().await?,
             Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
         };
-        let view = node.read_view(Consistency::Linearizable).await.map_err(status)?;
-        let cluster = node.reader().cluster_version();
-        match target {
-            Some(target) => {
-                check_downgrade(target, &cluster)?;
-                // There is no older release whose format this one could write.
-                Err(not_capable())
-            }
-            // Without a downgrade under way etcd answers as if it had ended one.
-            None => {
-                let (header, version) = (Some(node.header(view.revision())), major_minor(&cluster).to_owned());
-                Ok(Response::new(pb::DowngradeResponse { header, version }))
-            }
-        }
+        let header = Some(self.0.node.header(self.0.node.reader().revision()));
+        Ok(Response::new(pb::DowngradeResponse { header, version: version.short() }))
     }
 }
 
-/// `3.7` of `3.7.0`.
-fn major_minor(version: &str) -> &str {
-    version.match_indices('.').nth(1).map_or(version, |(at, _)| &version[..at])
+/// Downgrades, each answered with the version of the cluster. What follows from one is up to the keeper of the version.
+impl MaintenanceService {
+    fn cluster_version(&self) -> Result<Version, Status> {
+        let version = Version::parse(&self.0.node.reader().cluster_version());
+        version.ok_or_else(|| Status::failed_precondition("etcdserver: cluster version not found during downgrade"))
+    }
+
+    /// The version of the cluster, and the one that may be gone back to.
+    async fn validate_downgrade(&self, target: &str) -> Result<(Version, Version), Status> {
+        let target = downgrade_target(target)?;
+        self.cluster_version()?;
+        self.0.node.read_view(Consistency::Linearizable).await.map_err(status)?;
+        let cluster = self.cluster_version()?;
+        check_downgrade(target, cluster, self.0.node.reader().downgrade().as_deref())?;
+        Ok((cluster, target))
+    }
+
+    async fn enable_downgrade(&self, target: &str) -> Result<Version, Status> {
+        let (_, target) = self.validate_downgrade(target).await?;
+        tracing::warn!(
+            %target,
+            "a downgrade was enabled: the cluster goes back to this version, and no etcd of it can read a member of Quorate"
+        );
+        self.set_downgrade(DowngradeInfoSet { enabled: true, version: target.to_string() }).await?;
+        self.cluster_version()
+    }
+
+    /// Without a downgrade under way etcd answers as if it had ended one.
+    async fn cancel_downgrade(&self) -> Result<Version, Status> {
+        self.0.node.read_view(Consistency::Linearizable).await.map_err(status)?;
+        if self.0.node.reader().downgrade().is_some() {
+            self.set_downgrade(DowngradeInfoSet { enabled: false, version: String::new() }).await?;
+        }
+        self.cluster_version()
+    }
+
+    async fn set_downgrade(&self, set: DowngradeInfoSet) -> Result<(), Status> {
+        let command = Command::DowngradeInfoSet(set);
+        self.0.node.propose(&Identity::default(), command).await.map(|_| ()).map_err(status)
+    }
 }
 
-/// Major and minor number of a version, which may come without its patch number.
-fn downgrade_target(version: &str) -> Result<(i64, i64), Status> {
-    semantic(version)
-        .or_else(|| semantic(&format!("{version}.0")))
+/// A version, which may come without its patch number.
+fn downgrade_target(version: &str) -> Result<Version, Status> {
+    Version::parse(version)
+        .or_else(|| Version::parse(&format!("{version}.0")))
         .ok_or_else(|| Status::invalid_argument("etcdserver: wrong downgrade target version format"))
 }
 
-/// Of a semantic version: three numbers, `-pre.release` and `+metadata` if need be.
-fn semantic(version: &str) -> Option<(i64, i64)> {
-    let (version, metadata) = version.split_once('+').unwrap_or((version, ""));
-    let (version, release) = version.split_once('-').unwrap_or((version, ""));
-    let is_word =
-        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let is_identifier = |text: &str| text.is_empty() || text.split('.').all(is_word);
-    let [major, minor, patch] = version.split('.').map(|number| number.parse().ok()).collect::<Vec<_>>()[..] else {
-        return None;
-    };
-    let (major, minor, _patch): (i64, i64, i64) = (major?, minor?, patch?);
-    (is_identifier(metadata) && is_identifier(release)).then_some((major, minor))
-}
-
-/// One minor version below the cluster's, and nothing else (etcd's rule).
-fn check_downgrade(target: (i64, i64), cluster: &str) -> Result<(), Status> {
-    match semantic(cluster) {
-        None => Err(Status::failed_precondition("etcdserver: cluster version not found during downgrade")),
-        Some((major, minor)) if target == (major, minor - 1) => Ok(()),
-        Some(_) => Err(Status::invalid_argument("etcdserver: invalid downgrade target version")),
+/// One minor version below the cluster's, and nothing else; one at a time (etcd's rules, in its order).
+fn check_downgrade(target: Version, cluster: Version, under_way: Option<&str>) -> Result<(), Status> {
+    if target != cluster.before() {
+        return Err(Status::invalid_argument("etcdserver: invalid downgrade target version"));
+    }
+    match under_way {
+        Some(_) => Err(Status::failed_precondition("etcdserver: cluster has a downgrade job in progress")),
+        None => Ok(()),
     }
 }
 
@@ -233,25 +255,59 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_as_etcd_reads_them() {
-        for good in ["3.6.0", "3.6", "3.6.9", "3.6.0-", "3.6.0-rc.1", "3.6.0+x.y", "3.6.0-a+b"] {
-            assert_eq!(downgrade_target(good).unwrap(), (3, 6), "{good}");
+    fn targets_may_come_without_a_patch_number() {
+        for good in ["3.6.0", "3.6", "3.6.9", "3.6.0-rc.1"] {
+            assert_eq!(downgrade_target(good).unwrap().short(), "3.6", "{good}");
         }
-        for bad in ["", "3", "3.6.0.0", "3.6.", "a.b.c", "3.6-rc", "3.6.0-a..b", "v3.6.0", "3.6.0_1"] {
+        for bad in ["", "3", "3.6.0.0", "3.6.", "a.b.c", "v3.6.0"] {
             let refused = downgrade_target(bad).unwrap_err();
             assert_eq!(refused.message(), "etcdserver: wrong downgrade target version format", "{bad}");
         }
     }
 
     #[test]
-    fn the_target_is_one_below_the_cluster() {
-        check_downgrade((3, 6), "3.7.0").unwrap();
-        for target in [(3, 7), (3, 5), (2, 6)] {
-            let refused = check_downgrade(target, "3.7.0").unwrap_err();
+    fn the_target_is_one_below_the_cluster_and_there_is_no_other_one() {
+        let version = |text: &str| downgrade_target(text).unwrap();
+        let check = |target, under_way| check_downgrade(version(target), version("3.7"), under_way);
+        check("3.6", None).unwrap();
+        for target in ["3.7", "3.5", "2.6"] {
+            let refused = check(target, Some("3.6.0")).unwrap_err();
             assert_eq!(refused.message(), "etcdserver: invalid downgrade target version");
         }
-        assert_eq!(major_minor("3.7.0"), "3.7");
-        assert_eq!(major_minor(""), "");
+        let refused = check("3.6", Some("3.6.0")).unwrap_err();
+        assert_eq!(refused.message(), "etcdserver: cluster has a downgrade job in progress");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_downgrade_is_enabled_shown_and_cancelled() {
+        let member = Alone::start().await;
+        let service = MaintenanceService(member.services.clone());
+        let ask = |action: DowngradeAction| {
+            service.downgrade(Request::new(pb::DowngradeRequest { action: action.into(), version: "3.6".into() }))
+        };
+        let undecided = ask(DowngradeAction::Validate).await.unwrap_err();
+        assert_eq!(undecided.message(), "etcdserver: cluster version not found during downgrade");
+        let version = quorate_proto::log::ClusterVersionSet { version: "3.7.0".into() };
+        member.propose(Command::ClusterVersionSet(version)).await;
+        let shown = || async {
+            let status = service.status(Request::new(pb::StatusRequest {})).await.unwrap().into_inner();
+            assert_eq!(status.storage_version, "3.7.0");
+            let info = status.downgrade_info.unwrap();
+            (info.enabled, info.target_version)
+        };
+        for action in [DowngradeAction::Cancel, DowngradeAction::Validate] {
+            assert_eq!(ask(action).await.unwrap().into_inner().version, "3.7");
+            assert_eq!(shown().await, (false, String::new()));
+        }
+        assert_eq!(ask(DowngradeAction::Enable).await.unwrap().into_inner().version, "3.7");
+        assert_eq!(shown().await, (true, "3.6.0".to_owned()));
+        for action in [DowngradeAction::Enable, DowngradeAction::Validate] {
+            let refused = ask(action).await.unwrap_err();
+            assert_eq!(refused.message(), "etcdserver: cluster has a downgrade job in progress");
+        }
+        ask(DowngradeAction::Cancel).await.unwrap();
+        assert_eq!(shown().await, (false, String::new()));
     }
 
     #[tokio::test(flavor = "multi_thread")]

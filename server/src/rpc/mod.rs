@@ -3,6 +3,7 @@
 //! Nothing is decided here but what can be said of a request on its own (empty keys, sizes, sort options); everything
 //! else is decided by apply or by a view, so that a client gets the same answer from every member.
 
+mod audit;
 mod auth;
 mod cluster;
 mod concurrency;
@@ -20,10 +21,11 @@ use std::sync::Arc;
 
 use tonic::service::Routes;
 
+use quorate_proto::peer::audit_server;
 use quorate_proto::{etcdserverpb as pb, health as health_pb, v3electionpb, v3lockpb};
 use tokio_util::sync::CancellationToken;
 
-use crate::keepers::Leases;
+use crate::keepers::{CompactionHashes, Leases};
 use crate::node::Node;
 use crate::watch::Hub;
 pub(crate) use error::{oversize, status};
@@ -63,13 +65,16 @@ impl HeaderSource for Node {
     }
 }
 
-/// Every service behind one router.
-/// What members ask each other beside Raft's own, on the peer port: what only the leader can say of leases.
-pub fn peer_routes(services: &Services, raft: Routes) -> Routes {
+/// What members ask each other beside Raft's own, on the peer port: what only the leader can say of leases, and what each has.
+pub fn peer_routes(services: &Services, compactions: CompactionHashes, raft: Routes) -> Routes {
     let lease = lease::LeaseService { services: services.clone(), forwards: false };
-    raft.add_service(services.node.raft().guard(pb::lease_server::LeaseServer::new(lease)))
+    let audit = audit::AuditService::new(services.node.clone(), compactions);
+    let guard = services.node.raft();
+    raft.add_service(guard.guard(pb::lease_server::LeaseServer::new(lease)))
+        .add_service(guard.guard(audit_server::AuditServer::new(audit)))
 }
 
+/// Every service behind one router.
 pub fn routes(services: &Services) -> Routes {
     let limit = services.options.request_bytes_max + MESSAGE_OVERHEAD_BYTES;
     macro_rules! server {

@@ -19,7 +19,7 @@ impl Group<'_> {
             Command::Txn(request) => Access::Txn(request),
             Command::LeaseGrant(_) => Access::AnyUser,
             Command::LeaseRevoke(request) => Access::LeaseWrite(request.id),
-            Command::Compaction(_) => Access::Admin,
+            Command::Compaction(_) | Command::DowngradeInfoSet(_) => Access::Admin,
             Command::Alarm(request) => match request.action() {
                 pb::alarm_request::AlarmAction::Get => Access::AnyUser,
                 pb::alarm_request::AlarmAction::Activate | pb::alarm_request::AlarmAction::Deactivate => Access::Admin,
@@ -27,6 +27,7 @@ impl Group<'_> {
             // The cluster itself asks for these.
             Command::LeaseExpire(_)
             | Command::LeaseCheckpoint(_)
+            | Command::LeaseRemaining(_)
             | Command::ClusterVersionSet(_)
             | Command::MemberPublish(_) => return Ok(()),
             Command::AuthEnable(_)
@@ -69,8 +70,10 @@ impl Group<'_> {
             | Command::LeaseRevoke(_)
             | Command::LeaseExpire(_)
             | Command::LeaseCheckpoint(_)
+            | Command::LeaseRemaining(_)
             | Command::Alarm(_)
             | Command::ClusterVersionSet(_)
+            | Command::DowngradeInfoSet(_)
             | Command::MemberPublish(_) => Err(Rejection::InvalidAuthManagement),
         };
         outcome?;

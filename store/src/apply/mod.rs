@@ -70,6 +70,7 @@ pub enum Response {
     LeaseCheckpoint,
     Alarm(pb::AlarmResponse),
     ClusterVersionSet,
+    DowngradeInfoSet,
     MemberPublish,
     /// Every change of the auth store answers with a header alone.
     Auth(pb::ResponseHeader),
@@ -254,9 +255,9 @@ impl<'v> Group<'v> {
             Command::Put(_) | Command::LeaseGrant(_) => (true, true),
             Command::Txn(txn) => (crate::quota::cost_txn(txn) > 0, true),
             Command::DeleteRange(_) | Command::Compaction(_) | Command::LeaseRevoke(_) => (false, true),
-            Command::LeaseExpire(_) | Command::LeaseCheckpoint(_) => (false, true),
+            Command::LeaseExpire(_) | Command::LeaseCheckpoint(_) | Command::LeaseRemaining(_) => (false, true),
             Command::Alarm(_) | Command::ClusterVersionSet(_) | Command::MemberPublish(_) => (false, false),
-            Command::AuthEnable(_) | Command::AuthDisable(_) => (false, false),
+            Command::DowngradeInfoSet(_) | Command::AuthEnable(_) | Command::AuthDisable(_) => (false, false),
             Command::AuthUserAdd(_) | Command::AuthUserDelete(_) | Command::AuthUserChangePassword(_) => (false, false),
             Command::AuthUserGrantRole(_) | Command::AuthUserRevokeRole(_) => (false, false),
             Command::AuthRoleAdd(_) | Command::AuthRoleDelete(_) => (false, false),
@@ -280,11 +281,20 @@ impl<'v> Group<'v> {
             Command::LeaseGrant(request) => self.lease_grant(request).map(Response::LeaseGrant),
             Command::LeaseRevoke(request) => self.lease_revoke(request.id).map(Response::LeaseRevoke),
             Command::LeaseExpire(request) => self.lease_expire(request),
-            Command::LeaseCheckpoint(request) => self.lease_checkpoint(request),
+            Command::LeaseCheckpoint(request) => self.lease_checkpoint(&request.checkpoints),
+            Command::LeaseRemaining(request) if request.leader_term != self.position.term => {
+                Err(Rejection::NotLeader.into())
+            }
+            Command::LeaseRemaining(request) => self.lease_checkpoint(&request.checkpoints),
             Command::Alarm(request) => self.alarm(request),
             Command::ClusterVersionSet(request) => {
                 Arc::make_mut(&mut self.state.cluster).set_version(&mut self.overlay, &request.version);
                 Ok(Response::ClusterVersionSet)
+            }
+            Command::DowngradeInfoSet(request) => {
+                let target = request.enabled.then_some(request.version.as_str());
+                Arc::make_mut(&mut self.state.cluster).set_downgrade(&mut self.overlay, target);
+                Ok(Response::DowngradeInfoSet)
             }
             Command::MemberPublish(request) => self.member_publish(request),
             Command::AuthEnable(_)
@@ -371,8 +381,8 @@ impl<'v> Group<'v> {
         Ok(Response::LeaseExpire)
     }
 
-    fn lease_checkpoint(&mut self, request: &pb::LeaseCheckpointRequest) -> Result<Response, Failure> {
-        for checkpoint in &request.checkpoints {
+    fn lease_checkpoint(&mut self, checkpoints: &[pb::LeaseCheckpoint]) -> Result<Response, Failure> {
+        for checkpoint in checkpoints {
             let (id, remaining_ttl_secs) = (checkpoint.id, checkpoint.remaining_ttl.max(0));
             if lease::checkpoint(&mut self.overlay, id, remaining_ttl_secs)? {
                 self.effects.leases.push(LeaseEffect::Checkpointed { id, remaining_ttl_secs });

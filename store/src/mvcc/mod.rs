@@ -15,6 +15,7 @@
 //! Left out: leases. A version carries a lease id as plain data; `apply` joins the two.
 
 mod compact;
+mod contradiction;
 mod count;
 mod events;
 mod hash;

@@ -137,7 +137,7 @@ impl Generator {
         if self.model.leases.is_empty() && self.chance.one_in(8) {
             return Command::LeaseGrant(pb::LeaseGrantRequest { id: self.chance.pick(&LEASES), ttl: 60 });
         }
-        match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 3]) {
+        match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 1, 3]) {
             0 => Command::Put(self.put()),
             1 => Command::DeleteRange(self.delete()),
             2 => Command::Txn(self.txn(0)),
@@ -159,6 +159,10 @@ impl Generator {
                     pb::LeaseCheckpoint { id: generator.lease(), remaining_ttl }
                 };
                 let checkpoints = (0..1 + self.chance.below(2)).map(|_| checkpoint(self)).collect();
+                if self.chance.one_in(2) {
+                    let leader_term = self.term - u64::from(self.chance.one_in(3));
+                    return Command::LeaseRemaining(log::LeaseRemaining { leader_term, checkpoints });
+                }
                 Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
             }
             8 => Command::Alarm(self.alarm()),
@@ -170,6 +174,10 @@ impl Generator {
                 let client_urls = vec![format!("http://{name}:2379")];
                 Command::MemberPublish(log::MemberPublish { id, name, client_urls })
             }
+            11 => Command::DowngradeInfoSet(log::DowngradeInfoSet {
+                enabled: self.chance.one_in(2),
+                version: self.chance.pick(&["3.6.0", "3.5.0"]).into(),
+            }),
             _ => self.auth_command(),
         }
     }

@@ -223,11 +223,18 @@ fn command_line<'t>(text: &'t mut Text, command: &Command) -> Line<'t> {
             let ids = it.checkpoints.iter().map(|it| format!("{}:{}", it.id, it.remaining_ttl)).collect();
             text.line("checkpoint").list("ids", ids)
         }
+        Command::LeaseRemaining(it) => {
+            let ids = it.checkpoints.iter().map(|it| format!("{}:{}", it.id, it.remaining_ttl)).collect();
+            text.line("remaining").number("leader_term", it.leader_term as i64).list("ids", ids)
+        }
         Command::Alarm(it) => {
             let line = text.line("alarm").number("action", it.action.into()).number("member", it.member_id as i64);
             line.number("kind", it.alarm.into())
         }
         Command::ClusterVersionSet(it) => text.line("version").bytes("version", it.version.as_bytes()),
+        Command::DowngradeInfoSet(it) => {
+            text.line("downgrade").flag("enabled", it.enabled).bytes("version", it.version.as_bytes())
+        }
         Command::MemberPublish(it) => {
             let line = text.line("publish").number("id", it.id as i64).bytes("name", it.name.as_bytes());
             line.list("urls", it.client_urls.clone())

@@ -204,6 +204,8 @@ fn around(store: &Store, model: &Model) -> Verdict {
     }
     same(|| "membership".into(), &reader.membership(), &model.membership)?;
     same(|| "cluster version".into(), &reader.cluster_version(), &model.version)?;
+    same(|| "downgrade".into(), &reader.downgrade(), &model.downgrade)?;
+    same(|| "contradiction".into(), &view.contradiction().map_err(fault)?, &None)?;
     users(&reader.auth(), &model.auth)
 }
 

@@ -141,6 +141,14 @@ fn range(words: &Words) -> pb::RangeRequest {
     }
 }
 
+fn checkpoints(words: &Words) -> Vec<pb::LeaseCheckpoint> {
+    let checkpoint = |item: &String| {
+        let (id, remaining_ttl) = item.split_once(':').unwrap();
+        pb::LeaseCheckpoint { id: id.parse().unwrap(), remaining_ttl: remaining_ttl.parse().unwrap() }
+    };
+    words.list("ids").iter().map(checkpoint).collect()
+}
+
 fn command(words: &Words) -> Command {
     let (name, role) = (words.text("name"), words.text("role"));
     match words.verb.as_str() {
@@ -156,13 +164,10 @@ fn command(words: &Words) -> Command {
             let ids = words.list("ids").iter().map(|id| id.parse().unwrap()).collect();
             Command::LeaseExpire(log::LeaseExpire { leader_term: words.number("leader_term"), ids })
         }
-        "checkpoint" => {
-            let checkpoint = |item: &String| {
-                let (id, remaining_ttl) = item.split_once(':').unwrap();
-                pb::LeaseCheckpoint { id: id.parse().unwrap(), remaining_ttl: remaining_ttl.parse().unwrap() }
-            };
-            let checkpoints = words.list("ids").iter().map(checkpoint).collect();
-            Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
+        "checkpoint" => Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints: checkpoints(words) }),
+        "remaining" => {
+            let leader_term = words.number("leader_term");
+            Command::LeaseRemaining(log::LeaseRemaining { leader_term, checkpoints: checkpoints(words) })
         }
         "alarm" => Command::Alarm(pb::AlarmRequest {
             action: words.number("action"),
@@ -170,6 +175,10 @@ fn command(words: &Words) -> Command {
             alarm: words.number("kind"),
         }),
         "version" => Command::ClusterVersionSet(log::ClusterVersionSet { version: words.text("version") }),
+        "downgrade" => Command::DowngradeInfoSet(log::DowngradeInfoSet {
+            enabled: words.has("enabled"),
+            version: words.text("version"),
+        }),
         "publish" => {
             let (id, client_urls) = (words.number("id"), words.list("urls"));
             Command::MemberPublish(log::MemberPublish { id, name, client_urls })

@@ -41,7 +41,11 @@ impl Wild {
             7 => {
                 let checkpoint =
                     |wild: &mut Self| pb::LeaseCheckpoint { id: wild.number(), remaining_ttl: wild.number() };
-                Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints: self.list(checkpoint) })
+                let (leader_term, checkpoints) = (self.chance.below(3), self.list(checkpoint));
+                if self.flag() {
+                    return Command::LeaseRemaining(log::LeaseRemaining { leader_term, checkpoints });
+                }
+                Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
             }
             _ => Command::Alarm(pb::AlarmRequest {
                 action: self.choice(3),
@@ -56,12 +60,13 @@ impl Wild {
         let (name, role) = (self.text(), self.text());
         let options = self.flag().then_some(authpb::UserAddOptions { no_password: self.flag() });
         let (password, hashed_password) = (self.text(), self.text());
-        match self.chance.below(13) {
+        match self.chance.below(14) {
             0 => Command::ClusterVersionSet(log::ClusterVersionSet { version: name }),
             1 => {
                 let id = self.number() as u64;
                 Command::MemberPublish(log::MemberPublish { id, name, client_urls: self.list(Self::text) })
             }
+            13 => Command::DowngradeInfoSet(log::DowngradeInfoSet { enabled: self.flag(), version: name }),
             2 => Command::AuthEnable(pb::AuthEnableRequest {}),
             3 => Command::AuthDisable(pb::AuthDisableRequest {}),
             4 => Command::AuthUserAdd(pb::AuthUserAddRequest { name, password, options, hashed_password }),

@@ -16,7 +16,9 @@
 //! A keep-alive of a lease that is there does not wait for apply, which may be behind under load (etcd's
 //! FastLeaseKeepAlive); only that there is none is said of an applied state.
 //!
-//! Left out: checkpoints of what is left of a long lease, which are understood and not made.
+//! Of long leases the leader writes down now and then what is left (gate `LeaseCheckpoint`), and a later leader starts from that
+//! instead of from the whole TTL. Such a checkpoint must not outlive a renewal: a keep-alive waits for one that is under way and
+//! takes back what stands in the log before it is answered, and apply rejects one of another term than its own.
 
 mod seat;
 mod table;
@@ -27,19 +29,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_proto::etcdserverpb as pb;
-use quorate_proto::log::{LeaseExpire, proposal::Command};
+use quorate_proto::log::{LeaseExpire, LeaseRemaining, proposal::Command};
 use quorate_store::{Effects, Fault, LeaseEffect, LeaseRecord, Reader};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::node::RequestError;
-use table::{Due, Table};
+use table::{Checkpoint, Due, Table};
 
 pub use seat::{Seat, Standing};
 
 /// Leases in one expiry, at most: one entry of the log, applied in one go.
 const EXPIRE_BATCH_MAX: usize = 1_000;
+/// Between two checkpoints of a lease, and the shortest one that is checkpointed (etcd's number).
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+/// Leases in one checkpoint, at most (etcd's number).
+const CHECKPOINT_BATCH_MAX: usize = 1_000;
 /// After an expiry that failed, and between two looks when nothing is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Between two attempts to prove that a new leader leads.
@@ -103,6 +109,11 @@ impl Leases {
         Self(Arc::new(Inner { state, changed, settled, election_timeout, runtime }))
     }
 
+    /// From now on, what is left of long leases is checkpointed so often.
+    pub fn checkpoint_every(&self, interval: Duration) {
+        self.state().table.checkpoint_every = Some(interval);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,7 +135,7 @@ impl Leases {
                 LeaseEffect::Granted { id, ttl_secs } => state.table.granted(id, ttl_secs, now),
                 LeaseEffect::Revoked { id } => state.table.revoked(id),
                 LeaseEffect::Checkpointed { id, remaining_ttl_secs } => {
-                    state.table.checkpointed(id, remaining_ttl_secs);
+                    state.table.checkpointed(id, remaining_ttl_secs, now);
                 }
             }
         }
@@ -186,10 +197,10 @@ impl Leases {
         if now - asked > self.0.election_timeout {
             return Renewal::Stale;
         }
-        if !state.table.leads() || lease.expiring {
+        if !state.table.leads() || lease.expiring || lease.checkpoint == Checkpoint::UnderWay {
             return Renewal::Undecided;
         }
-        if lease.remaining_secs > 0 {
+        if lease.remaining_secs > 0 || lease.checkpoint == Checkpoint::InDoubt {
             return Renewal::Checkpointed;
         }
         state.table.start(id, now, Duration::ZERO);
@@ -254,6 +265,7 @@ impl Leases {
         }
         if standing.leads {
             self.expire(seat, standing.term).await;
+            self.checkpoint(seat, standing.term).await;
         }
         let looked = self.now() + LOOK_INTERVAL;
         let due = self.state().table.first_due().map_or(looked, |due| due.min(looked));
@@ -289,6 +301,35 @@ impl Leases {
             self.ended(&due, &outcome);
             if let Err(error) = outcome {
                 tracing::warn!(%error, leases = due.len(), "failed to expire leases; trying again");
+                return;
+            }
+        }
+    }
+
+    async fn checkpoint(&self, seat: &impl Seat, leader_term: u64) {
+        loop {
+            let now = self.now();
+            let left = self.state().table.take_checkpoints(now, CHECKPOINT_BATCH_MAX);
+            if left.is_empty() {
+                return;
+            }
+            let of = |(id, remaining_ttl): &(i64, i64)| pb::LeaseCheckpoint { id: *id, remaining_ttl: *remaining_ttl };
+            let checkpoints = left.iter().map(of).collect();
+            let outcome = seat.propose(Command::LeaseRemaining(LeaseRemaining { leader_term, checkpoints })).await;
+            let ended = self.now();
+            let mut state = self.state();
+            for (id, left_secs) in &left {
+                match &outcome {
+                    Ok(()) => state.table.checkpoint_done(*id),
+                    Err(error) => {
+                        state.table.checkpoint_failed(*id, *left_secs, ended, error.may_have_been_executed());
+                    }
+                }
+            }
+            drop(state);
+            self.0.settled.notify_waiters();
+            if let Err(error) = outcome {
+                tracing::warn!(%error, leases = left.len(), "failed to checkpoint leases; they would start from their whole TTL");
                 return;
             }
         }

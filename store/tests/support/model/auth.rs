@@ -127,7 +127,7 @@ impl AuthModel {
         }
         let asking = Asking { auth: self, user, revision, lease_keys };
         match command {
-            Command::LeaseExpire(_) | Command::LeaseCheckpoint(_) => Ok(()),
+            Command::LeaseExpire(_) | Command::LeaseCheckpoint(_) | Command::LeaseRemaining(_) => Ok(()),
             Command::ClusterVersionSet(_) | Command::MemberPublish(_) => Ok(()),
             Command::LeaseGrant(_) => asking.known(),
             Command::Alarm(request) if !matches!(request.action, 1 | 2) => asking.known(),

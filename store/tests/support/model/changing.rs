@@ -44,7 +44,11 @@ impl Model {
             matches!(command, Command::Put(_) | Command::DeleteRange(_) | Command::Txn(_) | Command::Compaction(_));
         let lease = matches!(
             command,
-            Command::LeaseGrant(_) | Command::LeaseRevoke(_) | Command::LeaseExpire(_) | Command::LeaseCheckpoint(_)
+            Command::LeaseGrant(_)
+                | Command::LeaseRevoke(_)
+                | Command::LeaseExpire(_)
+                | Command::LeaseCheckpoint(_)
+                | Command::LeaseRemaining(_)
         );
         let data = kv || lease;
         let space = match command {
@@ -84,8 +88,10 @@ impl Model {
                 }
                 Ok(Response::LeaseExpire)
             }
-            Command::LeaseCheckpoint(request) => {
-                for checkpoint in &request.checkpoints {
+            Command::LeaseRemaining(request) if request.leader_term != term => Err(Rejection::NotLeader),
+            Command::LeaseCheckpoint(pb::LeaseCheckpointRequest { checkpoints })
+            | Command::LeaseRemaining(log::LeaseRemaining { checkpoints, .. }) => {
+                for checkpoint in checkpoints {
                     let (id, remaining_ttl_secs) = (checkpoint.id, checkpoint.remaining_ttl.max(0));
                     if let Some(lease) = self.leases.get_mut(&id) {
                         lease.remaining_ttl_secs = remaining_ttl_secs;
@@ -98,6 +104,10 @@ impl Model {
             Command::ClusterVersionSet(request) => {
                 self.version = request.version.clone();
                 Ok(Response::ClusterVersionSet)
+            }
+            Command::DowngradeInfoSet(request) => {
+                self.downgrade = request.enabled.then(|| request.version.clone());
+                Ok(Response::DowngradeInfoSet)
             }
             Command::MemberPublish(request) => {
                 let member = self.members.get_mut(&request.id).ok_or(Rejection::MemberNotFound)?;

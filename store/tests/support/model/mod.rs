@@ -65,6 +65,7 @@ pub(crate) struct Model {
     pub removed: BTreeSet<u64>,
     pub membership: Bytes,
     pub version: String,
+    pub downgrade: Option<String>,
     /// Of the entries applied since somebody last took them.
     pub effects: Effects,
 }
@@ -83,6 +84,7 @@ impl Model {
             removed: BTreeSet::new(),
             membership: Bytes::new(),
             version: String::new(),
+            downgrade: None,
             effects: Effects::default(),
         }
     }

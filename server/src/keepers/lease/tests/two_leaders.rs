@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use quorate_proto::etcdserverpb::LeaseCheckpoint;
 use quorate_proto::log::proposal::Command;
 use quorate_store::{Effects, LeaseEffect, Rejection};
 use rand::rngs::StdRng;
@@ -32,6 +33,7 @@ struct World {
     alive: BTreeMap<i64, i64>,
     promised: BTreeMap<i64, Instant>,
     ended: usize,
+    checkpoints: usize,
     /// What a leader has put into its log is committed in order.
     committing: [Instant; 2],
     wrong: Option<String>,
@@ -73,6 +75,25 @@ impl World {
         self.promise(id, ttl_secs);
     }
 
+    /// What apply makes of a command.
+    fn apply(&mut self, command: &Command) -> Result<usize, Rejection> {
+        let (leader_term, checkpoints) = match command {
+            Command::LeaseExpire(expire) => return self.expire(expire.leader_term, &expire.ids),
+            Command::LeaseRemaining(left) => (left.leader_term, &left.checkpoints),
+            Command::LeaseCheckpoint(request) => (self.term, &request.checkpoints),
+            other => panic!("{other:?}"),
+        };
+        if leader_term != self.term {
+            return Err(Rejection::NotLeader);
+        }
+        let alive = checkpoints.iter().filter(|checkpoint| self.alive.contains_key(&checkpoint.id));
+        let effect =
+            |it: &LeaseCheckpoint| LeaseEffect::Checkpointed { id: it.id, remaining_ttl_secs: it.remaining_ttl };
+        let effects: Vec<LeaseEffect> = alive.map(effect).collect();
+        self.checkpoints += effects.len();
+        Ok(self.append(effects))
+    }
+
     fn expire(&mut self, leader_term: u64, ids: &[i64]) -> Result<usize, Rejection> {
         if leader_term != self.term {
             return Err(Rejection::NotLeader);
@@ -101,6 +122,7 @@ struct Member {
 impl Member {
     fn start(id: usize, world: &Arc<Mutex<World>>) -> Self {
         let leases = Leases::new(Table::default(), ELECTION);
+        leases.checkpoint_every(Duration::from_secs(1));
         let (believes, applied) = (watch::channel(Standing::default()).0, watch::channel(0).0);
         let member = Self { id, world: world.clone(), leases: leases.clone(), believes, applied };
         tokio::spawn(member.clone().apply());
@@ -158,7 +180,6 @@ impl Seat for Member {
     }
 
     async fn propose(&self, command: Command) -> Result<(), RequestError> {
-        let Command::LeaseExpire(expire) = command else { panic!("{command:?}") };
         self.leads()?;
         // It stands in this member's log from now on; whether it is ever committed shows later.
         let (member, (term, at)) = (self.clone(), {
@@ -171,7 +192,7 @@ impl Seat for Member {
             if world.term != term {
                 return Err(RequestError::LeaderChanged);
             }
-            Ok(world.expire(expire.leader_term, &expire.ids))
+            Ok(world.apply(&command))
         });
         match tokio::time::timeout(Duration::from_secs(1), committed).await {
             Err(_) => Err(RequestError::TimedOut),
@@ -232,7 +253,7 @@ fn change_leader(world: &Arc<Mutex<World>>, members: &[Member; 2]) {
     }
 }
 
-async fn run(seed: u64) -> usize {
+async fn run(seed: u64) -> (usize, usize) {
     let world = Arc::new(Mutex::new(World {
         random: StdRng::seed_from_u64(seed),
         leader: 0,
@@ -241,6 +262,7 @@ async fn run(seed: u64) -> usize {
         alive: BTreeMap::new(),
         promised: BTreeMap::new(),
         ended: 0,
+        checkpoints: 0,
         committing: [Instant::now(); 2],
         wrong: None,
     }));
@@ -254,15 +276,17 @@ async fn run(seed: u64) -> usize {
     let world = world.lock().unwrap();
     assert_eq!(world.wrong, None, "seed {seed}");
     assert!(world.alive.is_empty(), "seed {seed}: {:?} never ended", world.alive);
-    world.ended
+    (world.ended, world.checkpoints)
 }
 
 #[test]
 fn no_lease_ends_before_what_its_client_was_last_promised() {
-    let mut ended = 0;
+    let (mut ended, mut checkpoints) = (0, 0);
     for seed in 0..SEEDS {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        ended += runtime.block_on(run(seed));
+        let (more_ended, more_checkpoints) = runtime.block_on(run(seed));
+        (ended, checkpoints) = (ended + more_ended, checkpoints + more_checkpoints);
     }
+    assert!(checkpoints > SEEDS as usize * 20, "only {checkpoints} checkpoints were made");
     assert!(ended > SEEDS as usize * 5, "only {ended} leases ended");
 }
