@@ -84,7 +84,7 @@ impl Member {
     async fn start(config: &Config, directory: &DataDirectory, stop: CancellationToken) -> anyhow::Result<Self> {
         let dial = Dial::tcp();
         let Bootstrap { identity, founders } = match directory.identity()? {
-            Some(identity) => Bootstrap { founders: founders_of(config, &identity), identity },
+            Some(identity) => Bootstrap { founders: None, identity },
             None => bootstrap(config, &dial).await?,
         };
         directory.claim(&identity)?;
@@ -100,12 +100,16 @@ impl Member {
         let leases = Leases::load(&reader, config.election_timeout).context("load the leases")?;
         let metrics = Metrics::new(config.extensive_metrics);
         let hooks = hooks(&hub, &leases, &metrics);
-        let raft = Raft::start(raft_settings(config, directory, &identity, dial), store, hooks).await?;
-        // A crash before this leaves an identity without a cluster, and the next start founds it.
-        if let Some(founders) = founders
-            && !raft.is_initialized().await?
-        {
-            raft.initialize(founders).await?;
+        let raft = Raft::start(raft_settings(config, directory, &identity, dial.clone()), store, hooks).await?;
+        if !raft.is_initialized().await? {
+            // A crash before this leaves an identity without a cluster, and the next start founds it.
+            let founders = match founders {
+                Some(founders) => Some(founders),
+                None => founders_of(config, &identity, &dial).await?,
+            };
+            if let Some(founders) = founders {
+                raft.initialize(founders).await?;
+            }
         }
         directory.log_begun(&identity)?;
         let node = Node::start(identity, node_settings(config), raft.clone(), reader);
@@ -243,6 +247,7 @@ fn raft_settings(config: &Config, directory: &DataDirectory, identity: &MemberId
         snapshot_entries: config.snapshot_count,
         catchup_entries: config.snapshot_catchup_entries,
         fsync: !config.unsafe_no_fsync,
+        force_new_cluster: config.force_new_cluster,
         compaction_entries_per_step: usize::try_from(config.compaction_batch_limit).unwrap_or(usize::MAX),
         compaction_pause: config.compaction_sleep_interval,
     }

@@ -12,6 +12,7 @@
 //! leases, a probe that frees a majority from a leader that cannot reach it, minutes for a snapshot. See
 //! [`RaftSettings::config`].
 
+mod alone;
 mod applier;
 mod codec;
 pub mod log;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::metrics::RaftServerMetrics;
 use openraft::{Config, ServerState, SnapshotPolicy};
@@ -81,6 +83,8 @@ pub struct RaftSettings {
     pub catchup_entries: u64,
     /// False for `--unsafe-no-fsync`.
     pub fsync: bool,
+    /// `--force-new-cluster`: all other members are removed, by this one's word alone.
+    pub force_new_cluster: bool,
     /// `--compaction-batch-limit`.
     pub compaction_entries_per_step: usize,
     /// `--compaction-sleep-interval`.
@@ -217,7 +221,11 @@ impl Raft {
             hooks.on_fault.clone(),
             pace,
         )?;
-        let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
+        let mut machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
+        if settings.force_new_cluster {
+            let mut log = log.clone();
+            alone::leave_others(settings.member_id, &mut log, &mut machine).await.context("force a new cluster")?;
+        }
         let config = Arc::new(settings.config().validate()?);
         let expulsion = Expulsion::default();
         let links = Links::new(
