@@ -41,7 +41,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     }
     // Clients go first, other members when leadership is handed over.
     let (stop, stop_peers) = (stop.child_token(), CancellationToken::new());
-    let member = Member::start(&config, &directory, stop.clone()).await?;
+    // It may wait for others for ever.
+    let member = tokio::select! {
+        member = Member::start(&config, &directory, stop.clone()) => member?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let peers = Connections::for_peers(&config, stop_peers.clone());
     for listener in peer_listeners {
         peers.serve(listener, member.peer_router(&stop_peers));

@@ -8,19 +8,25 @@
 //!  changes      restarts, replacing, growing and shrinking under load
 //!  snapshots    who lags is sent the state
 //!  failover     the leader killed, frozen and stopped under load
+//!  alone        one goes on by itself, when the others are gone for good
+//!  discovery    members that are told of each other by a discovery service
+//!  srv          members that are told of each other by DNS
 //!  demo         make demo, and the members of docker-compose.yml
 //! ```
 //!
 //! What etcdctl prints of a cluster is held against real etcd's by cluster-test/transcripts/cluster*.txt.
 
+mod alone;
 mod changes;
 mod demo;
+mod discovery;
 mod failover;
 mod identity;
 mod learner;
 mod minority;
 mod requests;
 mod snapshots;
+mod srv;
 
 use anyhow::Result;
 use cluster_test::cluster::{Cluster, Options};

@@ -28,6 +28,8 @@ const REGISTRY: &str = "/_etcd/registry";
 /// Until a service that failed is asked again: doubled each time.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(16);
+/// Go's clients ping no more often, whatever `--discovery-keepalive-time` says, and servers close connections that do.
+const KEEPALIVE_TIME_MIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
@@ -48,11 +50,8 @@ pub(super) async fn join(settings: &ServiceDiscovery, config: &Config, dial: &Di
     let urls: Vec<String> = config.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
     let id = member_id(&urls, &settings.token, None);
     let mut service = Service::new(settings, dial)?;
-    let cluster = async {
-        service.log_in().await?;
-        service.join(&member_key(&settings.token, id), &config.initial_cluster_text()).await
-    };
-    let cluster = cluster.await.map_err(|refusal| anyhow::anyhow!("failed to join discovery cluster ({refusal})"))?;
+    let cluster = service.join(&member_key(&settings.token, id), &config.initial_cluster_text()).await;
+    let cluster = cluster.map_err(|refusal| anyhow::anyhow!("failed to join discovery cluster ({refusal})"))?;
     tracing::info!(cluster, "the cluster has come together at the discovery service");
     let joined = config.with_initial_cluster(&cluster).map_err(anyhow::Error::msg)?;
     anyhow::ensure!(
@@ -142,8 +141,8 @@ impl<'a> Service<'a> {
             let target = Endpoint::from_shared(format!("http://{address}"));
             let target = target.with_context(|| format!("read --discovery-endpoints: {endpoint}"))?;
             let target = target.connect_timeout(settings.dial_timeout);
-            let target = target.http2_keep_alive_interval(settings.keepalive_time);
-            let target = target.keep_alive_timeout(settings.keepalive_timeout).keep_alive_while_idle(true);
+            let target = target.http2_keep_alive_interval(settings.keepalive_time.max(KEEPALIVE_TIME_MIN));
+            let target = target.keep_alive_timeout(settings.keepalive_timeout);
             let dial = dial.clone();
             let connector = tower::service_fn(move |_| {
                 let (dial, address) = (dial.clone(), address.clone());
@@ -172,18 +171,20 @@ impl<'a> Service<'a> {
         let mut pause = PAUSE_MIN;
         loop {
             for _ in 0..self.channels.len() {
-                let (endpoint, channel) = self.channels[self.first].clone();
-                let answer = tokio::time::timeout(patience, call(channel, self.request(message.clone()))).await;
-                match answer
-                    .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {patience:?}"))))
-                {
-                    Ok(answer) => return Ok(answer.into_inner()),
+                let answer = tokio::time::timeout(patience, self.ask_first(message.clone(), &call)).await;
+                let late = |_| Err(Status::deadline_exceeded(format!("no answer within {patience:?}")));
+                let status = match answer.unwrap_or_else(late) {
+                    Ok(answer) => return Ok(answer),
                     Err(refused) if refused.code() == Code::InvalidArgument => return Err(refused),
-                    Err(status) => {
-                        tracing::warn!(endpoint, code = ?status.code(), reason = status.message(), "the discovery service failed");
-                        self.first = (self.first + 1) % self.channels.len();
-                    }
+                    Err(status) => status,
+                };
+                if status.code() == Code::Unauthenticated {
+                    // Tokens have an end.
+                    self.token = None;
                 }
+                let (endpoint, reason) = (self.channels[self.first].0, status.message());
+                tracing::warn!(endpoint, code = ?status.code(), reason, "the discovery service failed");
+                self.first = (self.first + 1) % self.channels.len();
             }
             tracing::warn!(backoff_ms = pause.as_millis() as u64, "retry connecting to discovery service");
             tokio::time::sleep(pause).await;
@@ -191,22 +192,20 @@ impl<'a> Service<'a> {
         }
     }
 
-    async fn log_in(&mut self) -> Result<(), Refusal> {
+    async fn ask_first<M, T, F>(&mut self, message: M, call: impl Fn(Channel, Request<M>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let channel = self.channels[self.first].1.clone();
         let ServiceDiscovery { user, password, .. } = self.settings;
-        // As etcd's client: a name alone is none.
-        if user.is_empty() || password.is_empty() {
-            return Ok(());
+        // As etcd's client: a name without a password is no user.
+        if self.token.is_none() && !user.is_empty() && !password.is_empty() {
+            let request = pb::AuthenticateRequest { name: user.clone(), password: password.clone() };
+            let answer = pb::auth_client::AuthClient::new(channel.clone()).authenticate(request).await?;
+            let token = answer.into_inner().token.parse();
+            self.token = Some(token.map_err(|_| Status::internal("the user's token is no text"))?);
         }
-        let request = pb::AuthenticateRequest { name: user.clone(), password: password.clone() };
-        let answer = self
-            .ask(request, |channel, request| async move {
-                pb::auth_client::AuthClient::new(channel).authenticate(request).await
-            })
-            .await
-            .map_err(not_let_in)?;
-        let token = answer.token.parse().map_err(|_| Refusal::NotLetIn("a token that is no text".into()))?;
-        self.token = Some(token);
-        Ok(())
+        call(channel, self.request(message)).await.map(Response::into_inner)
     }
 
     async fn read(&mut self, key: String, range_end: String) -> Result<(Vec<KeyValue>, i64), Refusal> {
