@@ -116,6 +116,7 @@ async fn append_alone(id: MemberId, peer: Peer, log: &mut LogStore<TypeConfig, C
     // Not one that a majority has granted: the election comes yet.
     let vote = VoteOf::<TypeConfig>::from_leader_id(LeaderIdOf::<TypeConfig>::new(term, id), false);
     log.save_vote(&vote).await?;
+    let peer = Peer { will_vote: false, ..peer };
     let alone = Membership::new(vec![BTreeSet::from([id])], BTreeMap::from([(id, peer)]))?;
     let at = LogId::new_term_index(term, last.map_or(0, |last| last.index() + 1));
     log.blocking_append([Entry::new(at, EntryPayload::Membership(alone))]).await?;

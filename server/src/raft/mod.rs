@@ -264,6 +264,7 @@ impl Raft {
         tokio::spawn(submit::resubmit(Arc::downgrade(&raft.0), proposals));
         tokio::spawn(submit::sweep(Arc::downgrade(&raft.0)));
         tokio::spawn(vigil::keep(Arc::downgrade(&raft.0)));
+        tokio::spawn(members::let_vote(Arc::downgrade(&raft.0)));
         Ok(raft)
     }
 
@@ -299,7 +300,8 @@ impl Raft {
 
     /// Makes a new cluster of `members` (id -> peer URLs). Every first member does it, with the same members.
     pub async fn initialize(&self, members: BTreeMap<u64, Vec<String>>) -> anyhow::Result<()> {
-        let members: BTreeMap<_, _> = members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
+        let members: BTreeMap<_, _> =
+            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls, will_vote: false })).collect();
         self.0.core.initialize(members).await?;
         // It is reported a moment later, and looked for by whoever comes next.
         let mut metrics = self.0.core.metrics();
@@ -348,7 +350,8 @@ impl Raft {
     }
 
     fn learns(&self, metrics: &RaftServerMetrics<TypeConfig>) -> bool {
-        metrics.state == ServerState::Learner && metrics.membership_config.get_node(&self.0.id).is_some()
+        metrics.state == ServerState::Learner
+            && metrics.membership_config.get_node(&self.0.id).is_some_and(|peer| !peer.will_vote)
     }
 
     pub fn status(&self) -> RaftStatus {

@@ -24,7 +24,7 @@ struct Found {
 }
 
 fn peer(id: MemberId) -> Peer {
-    Peer { peer_urls: vec![format!("http://m{id}:2380")] }
+    Peer { peer_urls: vec![format!("http://m{id}:2380")], will_vote: false }
 }
 
 fn membership(index: u64, voters: &[MemberId], learners: &[MemberId]) -> Entry {
