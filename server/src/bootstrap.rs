@@ -1,7 +1,7 @@
 //! Who a member is that finds an empty data directory: a founder of a new cluster, or one that was added to an existing one.
 //!
 //! ```text
-//!   new        ids from --initial-cluster and its token (every founder reckons the same); refused if the cluster knows this member
+//!   new        ids from --initial-cluster (or what is discovered) and its token (every founder reckons the same); refused if the cluster knows this member
 //!   existing   ids from the members that are there, by the peer URLs that the member was added with
 //! ```
 //!
@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use quorate_proto::peer::{ClusterAnswer, KnownMember};
 
 use crate::config::{ClusterState, Config, Url};
+use crate::discovery::with_initial_cluster;
 use crate::net::Dial;
 use crate::node::{MemberIdentity, cluster_id, member_id};
 use crate::raft::ask_cluster;
@@ -40,16 +41,23 @@ fn founders(config: &Config) -> BTreeMap<u64, Vec<String>> {
     members.map(|urls| (member_id(&urls, &config.initial_cluster_token, None), urls)).collect()
 }
 
-/// The cluster that `founders` make, as this member of it sees it. Also for a start that died before it had founded it.
-pub(crate) fn founders_of(config: &Config, identity: &MemberIdentity) -> Option<BTreeMap<u64, Vec<String>>> {
-    let founders = founders(config);
+/// Who founds the cluster with a member whose last start died before it had founded it; `None` for one that joins.
+pub(crate) async fn founders_of(
+    config: &Config,
+    identity: &MemberIdentity,
+    dial: &Dial,
+) -> anyhow::Result<Option<BTreeMap<u64, Vec<String>>>> {
+    if config.initial_cluster_state == ClusterState::Existing {
+        return Ok(None);
+    }
+    let founders = founders(&with_initial_cluster(config, dial).await?);
     let ids: Vec<u64> = founders.keys().copied().collect();
-    let is_new = config.initial_cluster_state == ClusterState::New;
-    (is_new && cluster_id(&ids) == identity.cluster_id).then_some(founders)
+    Ok((cluster_id(&ids) == identity.cluster_id).then_some(founders))
 }
 
 /// `dial` reaches the other members.
 pub(crate) async fn bootstrap(config: &Config, dial: &Dial) -> anyhow::Result<Bootstrap> {
+    let config = &with_initial_cluster(config, dial).await?;
     match config.initial_cluster_state {
         ClusterState::New => config.verify_bootstrap(&crate::config::resolve),
         ClusterState::Existing => config.verify_join(),

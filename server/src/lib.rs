@@ -13,6 +13,7 @@
 mod bootstrap;
 pub mod config;
 pub mod directory;
+mod discovery;
 pub mod fault;
 pub mod history;
 pub mod http;

@@ -44,7 +44,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     }
     // Clients go first, other members when leadership is handed over.
     let (stop, stop_peers) = (stop.child_token(), CancellationToken::new());
-    let member = Member::start(&config, &directory, stop.clone()).await?;
+    // It may wait for others for ever.
+    let member = tokio::select! {
+        member = Member::start(&config, &directory, stop.clone()) => member?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let peers = Connections::for_peers(&config, stop_peers.clone());
     for listener in peer_listeners {
         peers.serve(listener, member.peer_router(&stop_peers));
@@ -92,7 +96,7 @@ impl Member {
         let known = directory.identity()?;
         let has_served = known.is_some();
         let Bootstrap { identity, founders } = match known {
-            Some(identity) => Bootstrap { founders: founders_of(config, &identity), identity },
+            Some(identity) => Bootstrap { founders: None, identity },
             None => bootstrap(config, &dial).await?,
         };
         directory.claim(&identity)?;
@@ -114,12 +118,16 @@ impl Member {
         let compactions = CompactionHashes::new(reader.clone(), config.feature_gates.enabled("CompactHashCheck"));
         let alarms = Arc::new(Notify::new());
         let hooks = hooks(&hub, &leases, &metrics, &compactions, &alarms);
-        let raft = Raft::start(raft_settings(config, directory, &identity, dial), store, hooks).await?;
-        // A crash before this leaves an identity without a cluster, and the next start founds it.
-        if let Some(founders) = founders
-            && !raft.is_initialized().await?
-        {
-            raft.initialize(founders).await?;
+        let raft = Raft::start(raft_settings(config, directory, &identity, dial.clone()), store, hooks).await?;
+        if !raft.is_initialized().await? {
+            // A crash before this leaves an identity without a cluster, and the next start founds it.
+            let founders = match founders {
+                Some(founders) => Some(founders),
+                None => founders_of(config, &identity, &dial).await?,
+            };
+            if let Some(founders) = founders {
+                raft.initialize(founders).await?;
+            }
         }
         directory.log_begun(&identity)?;
         let node = Node::start(identity, node_settings(config), raft.clone(), reader);
@@ -292,6 +300,7 @@ fn raft_settings(config: &Config, directory: &DataDirectory, identity: &MemberId
         snapshot_entries: config.snapshot_count,
         catchup_entries: config.snapshot_catchup_entries,
         fsync: !config.unsafe_no_fsync,
+        force_new_cluster: config.force_new_cluster,
         compaction_entries_per_step: usize::try_from(config.compaction_batch_limit).unwrap_or(usize::MAX),
         compaction_pause: config.compaction_sleep_interval,
     }

@@ -122,3 +122,28 @@ fn a_cluster_grows_from_one_to_five_and_shrinks_to_one() -> Result<()> {
     assert_eq!(client.members()?.members.len(), 1);
     under_load.end()
 }
+
+/// As in etcd, and other than there the one goes on serving until the second is there.
+#[test]
+fn a_cluster_of_one_grows_by_voters() -> Result<()> {
+    const VOTES: &str = "a new member votes from now on";
+    let mut cluster = start(1, &Options::quick())?;
+    let client = cluster.members[0].client()?;
+    let (id, mut second) = cluster.announce(false)?;
+    client.put("before", "1")?;
+    let listed: Vec<_> =
+        client.members()?.members.into_iter().map(|member| (member.id == id, member.is_learner)).collect();
+    ensure!(listed.contains(&(true, false)) && listed.len() == 2, "{listed:?}");
+    second.restart()?;
+    cluster.members.push(second);
+    cluster.members[0].wait_printed(VOTES)?;
+    // One of two is no majority.
+    cluster.members[1].kill();
+    ensure!(client.put("alone", "2").is_err(), "one of two has acknowledged");
+    cluster.members[1].restart()?;
+    cluster.add(false)?;
+    cluster.members[0].kill();
+    cluster.members[1].client()?.put("without the first", "3")?;
+    cluster.members[0].restart()?;
+    cluster.converged()
+}

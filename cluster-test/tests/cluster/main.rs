@@ -12,15 +12,20 @@
 //!  pace         heartbeats on links that become slow and fast again under load
 //!  corruption   a member whose data were altered on its disk is found, named and kept from leading
 //!  downgrade    the version that members agree on
+//!  alone        one goes on by itself, when the others are gone for good
+//!  discovery    members that are told of each other by a discovery service
+//!  srv          members that are told of each other by DNS
 //!  demo         make demo, and the members of docker-compose.yml
 //! ```
 //!
 //! What etcdctl prints of a cluster is held against real etcd's by cluster-test/transcripts/cluster*.txt.
 
+mod alone;
 mod alter;
 mod changes;
 mod corruption;
 mod demo;
+mod discovery;
 mod downgrade;
 mod failover;
 mod identity;
@@ -30,6 +35,7 @@ mod pace;
 mod partitions;
 mod requests;
 mod snapshots;
+mod srv;
 
 use anyhow::Result;
 use cluster_test::cluster::{Cluster, Options};

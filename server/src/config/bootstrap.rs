@@ -7,12 +7,19 @@ use std::{
 };
 
 use super::{
-    Config,
+    Config, check,
     url::{self, Url},
 };
 
-/// `name=URL,name=URL`: URLs of one name are sorted, and repetitions are kept to be found.
-pub(super) fn parse_cluster(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
+/// `name=URL,name=URL`, as etcd reads it, but for URLs that cannot be used yet.
+pub(super) fn read_cluster(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
+    let cluster = parse_cluster(text).map_err(|error| format!("error setting up initial cluster: {error}"))?;
+    cluster.values().try_for_each(|urls| check::refuse_tls_url("initial-cluster", urls))?;
+    Ok(cluster)
+}
+
+/// URLs of one name are sorted, and repetitions are kept to be found.
+fn parse_cluster(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
     let mut cluster: BTreeMap<String, Vec<Url>> = BTreeMap::new();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (name, url) = pair.split_once('=').unwrap_or((pair, ""));
@@ -38,6 +45,11 @@ impl Config {
     /// As [`Config::initial_cluster`] is written on the command line.
     pub fn initial_cluster_text(&self) -> String {
         write_cluster(self.initial_cluster.iter())
+    }
+
+    /// The same member with an initial cluster that was discovered, written as on the command line.
+    pub fn with_initial_cluster(&self, text: &str) -> Result<Self, String> {
+        Ok(Self { initial_cluster: read_cluster(text)?, ..self.clone() })
     }
 
     /// Whether this member can found the cluster: for an empty data directory and `--initial-cluster-state=new`.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use super::{
-    AutoCompaction, ClusterState, Config, FeatureGates, LogFormat, Notice, Surroundings, Url, bootstrap, check,
-    flag::Stage, go::Nanos, table::FLAGS, value::Settings,
+    AutoCompaction, ClusterState, Config, Discovery, FeatureGates, LogFormat, Notice, Surroundings, Url, bootstrap,
+    check, discovery, flag::Stage, go::Nanos, table::FLAGS, value::Settings,
 };
 
 /// etcd's values where a flag says 0.
@@ -34,6 +34,7 @@ pub(super) fn config(
     let unused = unused(settings, &feature_gates);
     warn(settings, &unused, &mut notices);
     let (initial_advertise_peer_urls, advertise_client_urls) = advertised(settings, around, &mut notices)?;
+    let discovery = discovery::of(settings)?;
     let initial_cluster = initial_cluster(settings, from_file, &initial_advertise_peer_urls)?;
     let election_timeout = Duration::from_millis(settings.uint("election-timeout"));
     Ok(Config {
@@ -55,7 +56,11 @@ pub(super) fn config(
             "existing" => ClusterState::Existing,
             _ => ClusterState::New,
         },
-        initial_cluster_token: settings.text("initial-cluster-token"),
+        initial_cluster_token: match &discovery {
+            Some(Discovery::Service(service)) => service.token.clone(),
+            Some(Discovery::Srv(_)) | None => settings.text("initial-cluster-token"),
+        },
+        discovery,
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         pre_vote: settings.bool("pre-vote"),
         force_new_cluster: settings.bool("force-new-cluster"),
@@ -114,7 +119,7 @@ fn batch_limit(limit: i64) -> u64 {
     if limit <= 0 { COMPACTION_BATCH_DEFAULT } else { limit.unsigned_abs() }
 }
 
-fn duration(settings: &Settings, name: &str) -> Result<Duration, String> {
+pub(super) fn duration(settings: &Settings, name: &str) -> Result<Duration, String> {
     let nanos = settings.nanos(name);
     match u64::try_from(nanos.0) {
         Ok(nanos) => Ok(Duration::from_nanos(nanos)),
@@ -190,14 +195,16 @@ fn initial_cluster(
 ) -> Result<BTreeMap<String, Vec<Url>>, String> {
     let mut text = check::initial_cluster_text(settings, from_file);
     let name = settings.text("name");
+    let pairs = |name: &str| advertised.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
     // etcd compares with the default's text, so that writing the default is the same as leaving it out.
     if name != DEFAULT_NAME && text == "default=http://localhost:2380" {
-        let name = if name.is_empty() { DEFAULT_NAME } else { &name };
-        text = advertised.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",");
+        text = pairs(if name.is_empty() { DEFAULT_NAME } else { &name });
     }
-    let cluster = bootstrap::parse_cluster(&text).map_err(|e| format!("error setting up initial cluster: {e}"))?;
-    cluster.values().try_for_each(|urls| check::refuse_tls_url("initial-cluster", urls))?;
-    Ok(cluster)
+    if !settings.list("discovery-endpoints").is_empty() {
+        // Until it is found, the cluster is this member.
+        text = pairs(&name);
+    }
+    bootstrap::read_cluster(&text)
 }
 
 fn data_dir(settings: &Settings, notices: &mut Vec<Notice>) -> PathBuf {

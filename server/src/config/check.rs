@@ -3,7 +3,7 @@
 use quorate_tuning::HEARTBEATS_PER_ELECTION_MIN;
 
 use super::{
-    flag::{Group, Stage},
+    flag::Stage,
     gates::FeatureGates,
     go::{self, Nanos},
     table::FLAGS,
@@ -167,14 +167,10 @@ fn check_tls_versions(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Starting without what these ask for would be unsafe, or found another cluster than the one meant.
+/// Starting without what these ask for would be unsafe.
 pub(super) fn refuse(settings: &Settings) -> Result<(), String> {
-    let asked = |group: Group| {
-        let asks = |name: &&str| settings.asks(name);
-        let flags = FLAGS.iter().filter(|flag| flag.stage == Stage::Refused && flag.group == group);
-        flags.map(|flag| flag.name).filter(asks).map(|name| format!("--{name}")).collect::<Vec<_>>()
-    };
-    let tls = asked(Group::Security);
+    let refused = FLAGS.iter().filter(|flag| flag.stage == Stage::Refused && settings.asks(flag.name));
+    let tls = refused.map(|flag| format!("--{}", flag.name)).collect::<Vec<_>>();
     if !tls.is_empty() {
         return Err(format!("{}: {NO_TLS}", tls.join(", ")));
     }
@@ -187,16 +183,23 @@ pub(super) fn refuse(settings: &Settings) -> Result<(), String> {
     ] {
         refuse_tls_url(name, &settings.urls(name))?;
     }
-    let discovery = asked(Group::Clustering);
-    if !discovery.is_empty() {
-        return Err(format!("{}: {NO_DISCOVERY}", discovery.join(", ")));
-    }
+    refuse_tls_discovery(settings)?;
     refuse_tokens(&settings.text("auth-token"))?;
     refuse_plaintext(settings)
 }
 
-const NO_TLS: &str = "TLS is not built yet, and Quorate does not serve plaintext where TLS was asked for";
-const NO_DISCOVERY: &str = "discovery is not built yet, and without it this member would not find its cluster";
+const NO_TLS: &str = "TLS is not built yet, and Quorate does not use plaintext where TLS was asked for";
+
+fn refuse_tls_discovery(settings: &Settings) -> Result<(), String> {
+    let endpoints = settings.list("discovery-endpoints");
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.trim().starts_with("https:")) {
+        return Err(format!("--discovery-endpoints has {endpoint}: {NO_TLS}"));
+    }
+    if !settings.bool("discovery-insecure-transport") {
+        return Err(format!("--discovery-insecure-transport=false: {NO_TLS}"));
+    }
+    Ok(())
+}
 
 pub(super) fn refuse_tls_url(name: &str, urls: &[Url]) -> Result<(), String> {
     match urls.iter().find(|url| url.scheme().is_tls()) {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One table ([`FLAGS`]) drives the parser, the environment, `--help`, the documents and the tests. What asks for
-//! security or discovery that is not built yet refuses to start; what else has no effect yet is named in one warning.
+//! security that is not built yet refuses to start; what else has no effect yet is named in one warning.
 //!
 //! Left out on purpose: making sense of what is on disk. Whether the initial cluster fits is asked by whoever finds an
 //! empty data directory ([`Config::verify_bootstrap`]). Nothing here logs: [`Config::notices`] is for whoever starts
@@ -18,6 +18,7 @@ mod arguments;
 mod bootstrap;
 mod build;
 mod check;
+mod discovery;
 mod file;
 mod flag;
 mod gates;
@@ -44,6 +45,7 @@ use quorate_tuning::Interval;
 use self::{arguments::Line, value::Settings};
 pub use self::{
     bootstrap::resolve,
+    discovery::{Discovery, ServiceDiscovery, SrvDiscovery},
     flag::{Flag, Group, Kind, Stage},
     gates::{FeatureGates, GATES, Gate, GateStage},
     table::FLAGS,
@@ -258,9 +260,12 @@ pub struct Config {
     pub listen_metrics_urls: Vec<Url>,
     pub initial_advertise_peer_urls: Vec<Url>,
     pub advertise_client_urls: Vec<Url>,
+    /// Empty until it is discovered; with a discovery service, this member alone until then.
     pub initial_cluster: BTreeMap<String, Vec<Url>>,
     pub initial_cluster_state: ClusterState,
+    /// With a discovery service, its token.
     pub initial_cluster_token: String,
+    pub discovery: Option<Discovery>,
     pub strict_reconfig_check: bool,
     pub pre_vote: bool,
     pub force_new_cluster: bool,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -15,9 +15,9 @@ use quorate_proto::etcdserverpb::{AlarmType, Member};
 use quorate_proto::peer as pb;
 use tokio::time::Instant;
 
-use super::Raft;
 use super::peers::{Link, within};
 use super::types::{self, MemberId, Peer, TypeConfig};
+use super::{Inner, Raft};
 use pb::change_members_answer::Outcome;
 use pb::change_members_request::Change;
 
@@ -25,6 +25,8 @@ use pb::change_members_request::Change;
 const READY_PERCENT: u64 = 90;
 /// While another change is under way, or nobody leads.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks for members that may vote by now.
+const LET_VOTE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One member more, less, or elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,17 +236,24 @@ impl Raft {
         }
         match change {
             Change::AddVoter(pb::RaftPeer { id, peer_urls }) => {
-                voters.insert(id);
-                nodes.insert(id, Peer { peer_urls });
+                // Of two voters both are needed, and one that was not there yet cannot be: see `let_vote`.
+                let will_vote = voters.len() == 1;
+                if !will_vote {
+                    voters.insert(id);
+                }
+                nodes.insert(id, Peer { peer_urls, will_vote });
             }
             Change::AddLearner(pb::RaftPeer { id, peer_urls }) => {
-                nodes.insert(id, Peer { peer_urls });
+                nodes.insert(id, Peer { peer_urls, will_vote: false });
             }
             Change::Promote(id) => {
                 if !self.is_ready(id) {
                     return Ok(Some(Outcome::NotReady(pb::NotReady {})));
                 }
                 voters.insert(id);
+                if let Some(peer) = nodes.get_mut(&id) {
+                    peer.will_vote = false;
+                }
             }
             Change::Remove(id) => {
                 voters.remove(&id);
@@ -252,7 +261,8 @@ impl Raft {
             }
             // What openraft takes for unsafe in general (two clusters under one id) is what an update is.
             Change::Update(pb::RaftPeer { id, peer_urls }) => {
-                let nodes = BTreeMap::from([(id, Peer { peer_urls })]);
+                let will_vote = nodes.get(&id).is_some_and(|peer| peer.will_vote);
+                let nodes = BTreeMap::from([(id, Peer { peer_urls, will_vote })]);
                 let changed = self.0.core.change_membership(ChangeMembers::SetNodes(nodes), true).await;
                 return outcome(changed);
             }
@@ -298,6 +308,24 @@ impl Raft {
     }
 }
 
+/// As the leader: lets those vote that were added as voters when there was one alone. A new voter counts as soon as its entry is
+/// in the log, so that the entry itself would wait for a member that nobody can start before it is committed. etcd has the
+/// entry committed by those who voted before.
+pub(super) async fn let_vote(raft: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(LET_VOTE_INTERVAL).await;
+        let Some(raft) = raft.upgrade().map(Raft) else { return };
+        let membership = raft.membership();
+        let mut waiting = membership.nodes().filter(|(_, peer)| peer.will_vote).map(|(id, _)| *id);
+        let Some(id) = waiting.find(|id| raft.status().is_leader && raft.is_ready(*id)) else { continue };
+        match raft.change_once(Change::Promote(id)).await {
+            Ok(Some(Outcome::Index(_))) => tracing::info!(member = format!("{id:x}"), "a new member votes from now on"),
+            // Whoever leads then tries again.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
 /// A gRPC channel to another member that says who calls.
 pub type PeerChannel =
     tonic::service::interceptor::InterceptedService<tonic::transport::Channel, super::peers::Identify>;
@@ -319,8 +347,9 @@ fn clash(change: &Change, voters: &BTreeSet<MemberId>, nodes: &BTreeMap<MemberId
     if let Some((id, _)) = others.find(|(_, other)| other.peer_urls.iter().any(|url| peer.peer_urls.contains(url))) {
         return Some(format!("member {id:x} has one of the peer URLs {}", peer.peer_urls.join(", ")));
     }
-    match (change, nodes.keys().find(|id| !voters.contains(id))) {
-        (Change::AddLearner(_), Some(learner)) => Some(format!("there is a learner already, {learner:x}")),
+    let learner = nodes.iter().find(|(id, peer)| !voters.contains(id) && !peer.will_vote);
+    match (change, learner) {
+        (Change::AddLearner(_), Some((learner, _))) => Some(format!("there is a learner already, {learner:x}")),
         (_, _) => None,
     }
 }
@@ -330,7 +359,7 @@ fn holds(change: &Change, members: &types::StoredMembership) -> bool {
     let is_voter = |id: &MemberId| members.voter_ids().any(|voter| voter == *id);
     let urls = |id: &MemberId| members.get_node(id).map(|peer| &peer.peer_urls);
     match change {
-        Change::AddVoter(peer) => is_voter(&peer.id),
+        Change::AddVoter(peer) => is_voter(&peer.id) || members.get_node(&peer.id).is_some_and(|known| known.will_vote),
         Change::AddLearner(peer) => urls(&peer.id).is_some(),
         Change::Promote(id) => is_voter(id),
         Change::Remove(id) => urls(id).is_none(),
@@ -357,7 +386,8 @@ mod tests {
     fn the_leader_sees_what_two_askers_could_not() {
         let url = |id: u64| vec![format!("http://m{id}:2380")];
         let peer = |id: u64, at: u64| pb::RaftPeer { id, peer_urls: url(at) };
-        let nodes = BTreeMap::from([(1, Peer { peer_urls: url(1) }), (2, Peer { peer_urls: url(2) })]);
+        let known = |id| (id, Peer { peer_urls: url(id), will_vote: false });
+        let mut nodes = BTreeMap::from([known(1), known(2)]);
         let (both, one) = (BTreeSet::from([1, 2]), BTreeSet::from([1]));
         for taken in [Change::AddVoter(peer(3, 2)), Change::AddLearner(peer(3, 2)), Change::Update(peer(1, 2))] {
             assert!(clash(&taken, &both, &nodes).is_some_and(|reason| reason.contains("member 2")), "{taken:?}");
@@ -368,5 +398,7 @@ mod tests {
         assert_eq!(clash(&Change::AddLearner(peer(3, 3)), &both, &nodes), None);
         let second = clash(&Change::AddLearner(peer(3, 3)), &one, &nodes);
         assert_eq!(second.as_deref(), Some("there is a learner already, 2"));
+        nodes.get_mut(&2).unwrap().will_vote = true;
+        assert_eq!(clash(&Change::AddLearner(peer(3, 3)), &one, &nodes), None, "2 is none");
     }
 }

@@ -12,6 +12,7 @@
 //! leases, a probe that frees a majority from a leader that cannot reach it, minutes for a snapshot. See
 //! [`RaftSettings::config`].
 
+mod alone;
 mod applier;
 mod codec;
 pub mod log;
@@ -33,6 +34,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use openraft::async_runtime::{Instant as _, WatchReceiver};
 use openraft::metrics::RaftServerMetrics;
 use openraft::{Config, ServerState, SnapshotPolicy};
@@ -86,6 +88,8 @@ pub struct RaftSettings {
     pub catchup_entries: u64,
     /// False for `--unsafe-no-fsync`.
     pub fsync: bool,
+    /// `--force-new-cluster`: all other members are removed, by this one's word alone.
+    pub force_new_cluster: bool,
     /// `--compaction-batch-limit`.
     pub compaction_entries_per_step: usize,
     /// `--compaction-sleep-interval`.
@@ -261,7 +265,11 @@ impl Raft {
             hooks.on_fault.clone(),
             compaction_pace,
         )?;
-        let machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
+        let mut machine = Machine::new(applier, pending.clone(), reader.clone(), log.clone());
+        if settings.force_new_cluster {
+            let mut log = log.clone();
+            alone::leave_others(settings.member_id, &mut log, &mut machine).await.context("force a new cluster")?;
+        }
         let config = Arc::new(settings.config().validate()?);
         let expulsion = Expulsion::default();
         let links = Links::new(
@@ -303,6 +311,7 @@ impl Raft {
         tokio::spawn(vigil::keep(Arc::downgrade(&raft.0)));
         tokio::spawn(pace::keep(Arc::downgrade(&raft.0)));
         tokio::spawn(pace::follow(Arc::downgrade(&raft.0)));
+        tokio::spawn(members::let_vote(Arc::downgrade(&raft.0)));
         Ok(raft)
     }
 
@@ -338,7 +347,8 @@ impl Raft {
 
     /// Makes a new cluster of `members` (id -> peer URLs). Every first member does it, with the same members.
     pub async fn initialize(&self, members: BTreeMap<u64, Vec<String>>) -> anyhow::Result<()> {
-        let members: BTreeMap<_, _> = members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls })).collect();
+        let members: BTreeMap<_, _> =
+            members.into_iter().map(|(id, peer_urls)| (id, Peer { peer_urls, will_vote: false })).collect();
         self.0.core.initialize(members).await?;
         // It is reported a moment later, and looked for by whoever comes next.
         let mut metrics = self.0.core.metrics();
@@ -384,7 +394,8 @@ impl Raft {
     }
 
     fn learns(&self, metrics: &RaftServerMetrics<TypeConfig>) -> bool {
-        metrics.state == ServerState::Learner && metrics.membership_config.get_node(&self.0.id).is_some()
+        metrics.state == ServerState::Learner
+            && metrics.membership_config.get_node(&self.0.id).is_some_and(|peer| !peer.will_vote)
     }
 
     pub fn status(&self) -> RaftStatus {

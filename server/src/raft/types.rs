@@ -75,6 +75,8 @@ impl fmt::Display for Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) peer_urls: Vec<String>,
+    /// A voter to all who ask, and a learner to Raft until it has the log: see [`super::members::let_vote`].
+    pub(crate) will_vote: bool,
 }
 
 /// Who waits for openraft: closures, called where the answer arises.
@@ -119,7 +121,7 @@ pub(crate) fn encode(at: LogPosition, membership: &Membership) -> wire::RaftMemb
         configs: configs.map(|ids| wire::RaftVoters { ids: ids.iter().copied().collect() }).collect(),
         nodes: membership
             .nodes()
-            .map(|(id, peer)| wire::RaftNode { id: *id, peer_urls: peer.peer_urls.clone() })
+            .map(|(id, peer)| wire::RaftNode { id: *id, peer_urls: peer.peer_urls.clone(), will_vote: peer.will_vote })
             .collect(),
     }
 }
@@ -127,8 +129,11 @@ pub(crate) fn encode(at: LogPosition, membership: &Membership) -> wire::RaftMemb
 pub(crate) fn decode(wire: wire::RaftMembership) -> Result<Membership, String> {
     let configs: Vec<BTreeSet<MemberId>> =
         wire.configs.into_iter().map(|voters| voters.ids.into_iter().collect()).collect();
-    let nodes: BTreeMap<MemberId, Peer> =
-        wire.nodes.into_iter().map(|node| (node.id, Peer { peer_urls: node.peer_urls })).collect();
+    let nodes: BTreeMap<MemberId, Peer> = wire
+        .nodes
+        .into_iter()
+        .map(|node| (node.id, Peer { peer_urls: node.peer_urls, will_vote: node.will_vote }))
+        .collect();
     Membership::new(configs, nodes).map_err(|error| format!("a membership that cannot be: {error}"))
 }
 
@@ -148,7 +153,7 @@ pub(crate) fn store_membership(at: LogPosition, membership: &Membership) -> quor
     let members = membership.nodes().map(|(id, peer)| pb::Member {
         id: *id,
         peer_urls: peer.peer_urls.clone(),
-        is_learner: !voters.contains(id),
+        is_learner: !voters.contains(id) && !peer.will_vote,
         ..Default::default()
     });
     quorate_store::Membership { encoded: encode(at, membership).encode_to_vec().into(), members: members.collect() }

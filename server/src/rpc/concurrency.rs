@@ -349,6 +349,7 @@ pub(super) mod tests {
                 snapshot_entries: 10_000,
                 catchup_entries: 5_000,
                 fsync: false,
+                force_new_cluster: false,
                 compaction_entries_per_step: 1_000,
                 compaction_pause: Duration::from_millis(1),
             };

@@ -46,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) catchup_entries: u64,
     pub(crate) log_segment_bytes: u32,
     pub(crate) compaction_entries_per_step: usize,
+    pub(crate) force_new_cluster: bool,
 }
 
 impl Default for Settings {
@@ -59,6 +60,7 @@ impl Default for Settings {
             catchup_entries: 5_000,
             log_segment_bytes: SEGMENT_BYTES,
             compaction_entries_per_step: 1_000,
+            force_new_cluster: false,
         }
     }
 }
@@ -270,6 +272,7 @@ fn raft_settings(place: &Place) -> RaftSettings {
         snapshot_entries: settings.snapshot_entries,
         catchup_entries: settings.catchup_entries,
         fsync: true,
+        force_new_cluster: settings.force_new_cluster,
         compaction_entries_per_step: settings.compaction_entries_per_step,
         compaction_pause: Duration::ZERO,
     }

@@ -206,8 +206,8 @@ fn a_bad_configuration_file_is_refused_by_key_and_value() {
         ("client-transport-security:\n  cert-file: a\n", "--cert-file: "),
         ("peer-transport-security:\n  auto-tls: true\n", "--peer-auto-tls: "),
         ("cert-file: a\n", "--cert-file: "),
-        ("discovery-srv: x.y\n", "--discovery-srv: "),
-        ("discovery-config:\n  endpoints: [a]\n  token: t\n", "--discovery-token, --discovery-endpoints: "),
+        ("discovery-config:\n  secure:\n    cert: a\n", "--discovery-cert: "),
+        ("discovery-config:\n  endpoints: [\"https://a:1\"]\n  token: t\n", "--discovery-endpoints has https://a:1: "),
     ] {
         let (_, text) = failure(start_with(&["--config-file=c.yml"], &[], file));
         assert!(text.starts_with(named), "{file}: {text}");
