@@ -6,6 +6,7 @@
 //!  minority     without a majority nothing is promised, and everything is back with it
 //!  identity     who was removed, has lost its data or is of another cluster does not take part
 //!  changes      restarts, replacing, growing and shrinking under load
+//!  stall        the leader's disk hangs
 //!  partitions   links cut both ways, one way, and around a bridge
 //!  snapshots    who lags is sent the state
 //!  failover     the leader killed, frozen and stopped under load
@@ -36,6 +37,7 @@ mod partitions;
 mod requests;
 mod snapshots;
 mod srv;
+mod stall;
 
 use anyhow::Result;
 use cluster_test::cluster::{Cluster, Options};

@@ -24,6 +24,7 @@ mod peers;
 mod proposals;
 mod reads;
 mod silence;
+mod stall;
 mod submit;
 mod transfer;
 mod types;
@@ -205,6 +206,7 @@ struct Inner {
     core: Core,
     progress: Progress,
     pending: Pending,
+    log: RaftLog,
     /// Bounded by the admission in front of every proposal.
     retries: tokio::sync::mpsc::UnboundedSender<Proposal>,
     links: Links,
@@ -281,6 +283,7 @@ impl Raft {
         );
         let peers = Peers { links: links.clone(), member_id: settings.member_id, stall: 2 * settings.election_timeout };
         let last = log.log().ids()?.last.map_or(0, |id| id.index + 1);
+        let log_of = log.log().clone();
         let core = openraft::Raft::new(settings.member_id, config, peers, log, machine).await?;
         // Before it may elect, and before anybody can ask for its vote.
         refuse_loss(&core, &links, settings.member_id, last, settings.election_timeout.min(LOSS_PATIENCE)).await?;
@@ -291,6 +294,7 @@ impl Raft {
             core,
             progress,
             pending,
+            log: log_of,
             retries,
             links,
             pace,
@@ -309,6 +313,7 @@ impl Raft {
         tokio::spawn(submit::resubmit(Arc::downgrade(&raft.0), proposals));
         tokio::spawn(submit::sweep(Arc::downgrade(&raft.0)));
         tokio::spawn(vigil::keep(Arc::downgrade(&raft.0)));
+        tokio::spawn(stall::keep(Arc::downgrade(&raft.0)));
         tokio::spawn(pace::keep(Arc::downgrade(&raft.0)));
         tokio::spawn(pace::follow(Arc::downgrade(&raft.0)));
         tokio::spawn(members::let_vote(Arc::downgrade(&raft.0)));

@@ -251,6 +251,12 @@ impl RaftLog {
         Ok(self.core.shared.live()?.view.runs.last_ids(range))
     }
 
+    /// The number of the batch that the disk is at; `None` while it has nothing to do. One that stays the same for long is a disk
+    /// that does not answer.
+    pub fn write_under_way(&self) -> Option<u64> {
+        self.core.shared.write_under_way()
+    }
+
     pub fn stats(&self) -> LogStats {
         let state = self.core.shared.lock();
         let segments = &state.view.index.segments;

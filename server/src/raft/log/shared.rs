@@ -5,6 +5,7 @@
 //! tells failure when it is dropped: nobody waits for ever for a log that died. Left out: who drains (see `handle`).
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -88,6 +89,9 @@ pub(super) struct Shared {
     /// The queue has become shorter.
     pub(super) room: Notify,
     on_fault: OnFault,
+    /// Batches that the disk was given, and those that it has taken.
+    begun: AtomicU64,
+    done: AtomicU64,
 }
 
 pub(super) enum Taken {
@@ -110,7 +114,28 @@ impl Shared {
             closed: false,
             sleep: Sleep::Awake,
         };
-        Self { state: Mutex::new(state), wake: Condvar::new(), room: Notify::new(), on_fault }
+        Self {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            room: Notify::new(),
+            on_fault,
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn write_begins(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn write_is_done(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of the batch that the disk is at, if it is at one.
+    pub(super) fn write_under_way(&self) -> Option<u64> {
+        let (done, begun) = (self.done.load(Ordering::Relaxed), self.begun.load(Ordering::Relaxed));
+        (begun > done).then_some(begun)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

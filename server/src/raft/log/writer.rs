@@ -315,6 +315,7 @@ impl Writer {
 
     fn write_batch(&mut self) -> Result<(), Fault> {
         let (began, offset) = (self.fs.now(), u64::from(self.offset));
+        self.shared.write_begins();
         let written = self.active.file.write_at(&self.batch.bytes, offset);
         written.map_err(|error| self.fault("write", offset, &error))?;
         let wrote = self.fs.now();
@@ -324,6 +325,7 @@ impl Writer {
             self.durable = Position { segment: self.active.number, offset: self.offset };
             self.marker_due = true;
         }
+        self.shared.write_is_done();
         let sync = if self.options.fsync { self.fs.now().saturating_sub(wrote) } else { Duration::ZERO };
         let (bytes, entries) = (self.batch.bytes.len(), self.batch.entries);
         (self.options.on_sync)(&SyncStats { bytes, entries, write: wrote.saturating_sub(began), sync });
