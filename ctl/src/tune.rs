@@ -110,20 +110,21 @@ mod tests {
 
     #[test]
     fn says_what_was_measured_and_what_fits() {
-        let members = [Figures::read("a:1", &page("a", "b", "0.2")), Figures::read("b:1", &page("b", "a", "0.0002"))];
+        let members =
+            [Figures::read("a:1", &page("a", "b", "0.2001")), Figures::read("b:1", &page("b", "a", "0.0002"))];
         assert_eq!(
             report(&members),
             [
                 "a:1 is a",
                 "  heartbeat interval 100ms, election time-out 1s",
-                "  10 round trips to b: half 100.1ms, 99 % 198.0ms",
+                "  10 round trips to b: half 100.1ms, 99 % 198.1ms",
                 "  no syncs of the log",
                 "b:1 is b",
                 "  heartbeat interval 100ms, election time-out 1s",
                 "  10 round trips to a: half 150.0µs, 99 % 199.0µs",
                 "  no syncs of the log",
                 "--heartbeat-interval=397",
-                "  two round trips to b (198.0ms)",
+                "  two round trips to b (198.1ms)",
                 "--election-timeout=3970",
                 "  10 heartbeats",
             ]

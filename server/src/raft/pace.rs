@@ -209,8 +209,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn never_goes_below_what_disks_hold_wherever_they_are() {
         let pace = auto(10, 200);
-        for_a_while(&pace, ms(5), Some(ms(80)), |_| {}).await;
-        assert_eq!(pace.current(), ms(85), "a peer's disk");
+        for_a_while(&pace, ms(5), Some(ms(60)), |_| {}).await;
+        assert_eq!(pace.current(), ms(65), "a peer's disk");
         for_a_while(&pace, ms(5), None, |_| {}).await;
         assert_eq!(pace.current(), ms(10));
         let count = Arc::new(AtomicU64::default());
