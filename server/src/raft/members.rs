@@ -251,9 +251,6 @@ impl Raft {
                     return Ok(Some(Outcome::NotReady(pb::NotReady {})));
                 }
                 voters.insert(id);
-                if let Some(peer) = nodes.get_mut(&id) {
-                    peer.will_vote = false;
-                }
             }
             Change::Remove(id) => {
                 voters.remove(&id);
@@ -316,12 +313,14 @@ pub(super) async fn let_vote(raft: Weak<Inner>) {
         tokio::time::sleep(LET_VOTE_INTERVAL).await;
         let Some(raft) = raft.upgrade().map(Raft) else { return };
         let membership = raft.membership();
-        let mut waiting = membership.nodes().filter(|(_, peer)| peer.will_vote).map(|(id, _)| *id);
+        let votes = |id: MemberId| membership.voter_ids().any(|voter| voter == id);
+        let mut waiting = membership.nodes().filter(|(id, peer)| peer.will_vote && !votes(**id)).map(|(id, _)| *id);
         let Some(id) = waiting.find(|id| raft.status().is_leader && raft.is_ready(*id)) else { continue };
         match raft.change_once(Change::Promote(id)).await {
             Ok(Some(Outcome::Index(_))) => tracing::info!(member = format!("{id:x}"), "a new member votes from now on"),
             // Whoever leads then tries again.
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
+            Err(error) => tracing::debug!(member = format!("{id:x}"), %error, "a new member does not vote yet"),
         }
     }
 }

@@ -75,7 +75,8 @@ impl fmt::Display for Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peer {
     pub(crate) peer_urls: Vec<String>,
-    /// A voter to all who ask, and a learner to Raft until it has the log: see [`super::members::let_vote`].
+    /// A voter to all who ask, and a learner to Raft until it has the log: see [`super::members::let_vote`]. Stays set
+    /// when it votes, as openraft takes no change of who votes together with one of what is known of a member.
     pub(crate) will_vote: bool,
 }
 
