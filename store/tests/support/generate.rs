@@ -137,7 +137,7 @@ impl Generator {
         if self.model.leases.is_empty() && self.chance.one_in(8) {
             return Command::LeaseGrant(pb::LeaseGrantRequest { id: self.chance.pick(&LEASES), ttl: 60 });
         }
-        match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 1, 3]) {
+        match self.chance.weighted(&[30, 10, 22, 6, 5, 3, 3, 2, 2, 1, 1, 1, 4]) {
             0 => Command::Put(self.put()),
             1 => Command::DeleteRange(self.delete()),
             2 => Command::Txn(self.txn(0)),
