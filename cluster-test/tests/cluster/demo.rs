@@ -34,7 +34,10 @@ impl Demo {
         let clients = (0..3).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let peers = (0..3).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let words = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
-        let mut script = Command::new(programs::repository().join("scripts/demo"))
+        // A shell ignores for ever what was ignored when it began, as Ctrl-C is for whatever runs in the background.
+        let mut script = Command::new("env")
+            .arg("--default-signal=INT")
+            .arg(programs::repository().join("scripts/demo"))
             .env("QUORATE_BIN", programs::quorate()?.parent().context("find the directory of quorate")?)
             .env("TMPDIR", folder.path())
             .env("DEMO_CLIENT_PORTS", words(&clients))
