@@ -19,10 +19,11 @@ use openraft::async_runtime::WatchReceiver;
 use quorate_tuning::{Advice, Bounds, HEARTBEAT_DEFAULT, Interval, Reason, advise, steady};
 use tokio::time::Instant;
 
+use super::Inner;
 use super::log::SyncStats;
 use super::measure::{Measures, OnRoundTrip};
+use super::settings::Times;
 use super::types::MemberId;
-use super::{Inner, Times};
 
 /// A leader that never pauses would do nothing else.
 const INTERVAL_MIN: Duration = Duration::from_millis(1);
