@@ -127,6 +127,7 @@ fn check_remove(members: &[pb::Member], id: u64, is_connected: impl Fn(u64) -> b
     if !members.iter().any(|member| member.id == id && member.is_learner) {
         let (started, all) = voters(members, Some(id));
         check_started(started, all)?;
+        known(members, id)?;
         // One that is gone may always be removed: nobody counts on it.
         let (there, all) = connected(members, &is_connected);
         if is_connected(id) && there < 2 + all.saturating_sub(1) / 2 {
