@@ -56,8 +56,8 @@ impl Has {
     }
 }
 
-/// The disk of a member that has lost its majority: a learner was added, then a voter, and neither ever came. What needs that
-/// voter is in the log and was never acknowledged. Nothing of it was flushed, so all there is is the log.
+/// The disk of a member to which a learner and a voter were added that never came. Nothing of it was flushed, so all there is is
+/// the log.
 fn bereft() -> (SimFs, u64) {
     let disk = SimFs::new(1);
     let life = Life::new(disk.clone(), Arc::default(), None, Duration::ZERO);
@@ -66,13 +66,8 @@ fn bereft() -> (SimFs, u64) {
         member.put("a", "1").await.unwrap();
         member.raft.change_members(add(LEARNER, true)).await.unwrap();
         member.put("b", "2").await.unwrap();
-        let without_quorum = Duration::from_millis(300);
-        let (added, put) = tokio::join!(
-            tokio::time::timeout(without_quorum, member.raft.change_members(add(VOTER, false))),
-            tokio::time::timeout(without_quorum, member.put("c", "3")),
-        );
-        assert!(!matches!(added, Ok(Ok(()))), "it needs the voter that never came");
-        assert!(!matches!(put, Ok(Ok(_))), "it needs the voter that never came");
+        member.raft.change_members(add(VOTER, false)).await.unwrap();
+        member.put("c", "3").await.unwrap();
         let own = member.node.identity().member_id;
         member.stop().await;
         own
