@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 use tonic::Code;
 
-const VERSION: &str = r#"{"etcdserver":"3.7.3","etcdcluster":"not_decided","storage":"3.7.0"}"#;
+const VERSION: &str = r#"{"etcdserver":"3.7.3","etcdcluster":"not_decided","storage":"unknown"}"#;
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A request of HTTP/2 without TLS, whose client knows beforehand that it may.
