@@ -322,6 +322,7 @@ fn service_options(config: &Config) -> ServiceOptions {
         watch_progress_interval: config.watch_progress_notify_interval,
         quota_bytes: config.quota_backend_bytes,
         bcrypt_cost: config.bcrypt_cost,
+        strict_reconfig_check: config.strict_reconfig_check,
     }
 }
 

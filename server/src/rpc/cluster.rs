@@ -23,6 +23,10 @@ pub(super) fn not_capable() -> Status {
 }
 
 impl ClusterService {
+    fn is_strict(&self) -> bool {
+        self.0.options.strict_reconfig_check
+    }
+
     /// Answers about members carry no revision (etcd's rule).
     fn header(&self) -> Option<pb::ResponseHeader> {
         Some(self.0.node.header(0))
@@ -100,20 +104,22 @@ fn unhealthy() -> Status {
     Status::unavailable("etcdserver: unhealthy cluster")
 }
 
+/// `strict`: `--strict-reconfig-check`; without it only what makes no sense at all is refused.
 fn check_add(
     members: &[pb::Member],
     urls: &[String],
     is_learner: bool,
+    strict: bool,
     is_connected: impl Fn(u64) -> bool,
 ) -> Result<(), Status> {
     let (started, all) = voters(members, None);
     // A cluster of one may always grow: it may have been restored from a snapshot.
-    if !is_learner && (started, all) != (1, 1) {
+    if strict && !is_learner && (started, all) != (1, 1) {
         check_started(started, all + 1)?;
     }
     let (there, all) = connected(members, is_connected);
     // The new one is taken for one that is not there.
-    if all > 1 && there < all.div_ceil(2) + 1 {
+    if strict && all > 1 && there < all.div_ceil(2) + 1 {
         return Err(unhealthy());
     }
     check_urls_free(members, urls, None)?;
@@ -123,8 +129,13 @@ fn check_add(
     Ok(())
 }
 
-fn check_remove(members: &[pb::Member], id: u64, is_connected: impl Fn(u64) -> bool) -> Result<(), Status> {
-    if !members.iter().any(|member| member.id == id && member.is_learner) {
+fn check_remove(
+    members: &[pb::Member],
+    id: u64,
+    strict: bool,
+    is_connected: impl Fn(u64) -> bool,
+) -> Result<(), Status> {
+    if strict && !members.iter().any(|member| member.id == id && member.is_learner) {
         let (started, all) = voters(members, Some(id));
         check_started(started, all)?;
         known(members, id)?;
@@ -137,10 +148,12 @@ fn check_remove(members: &[pb::Member], id: u64, is_connected: impl Fn(u64) -> b
     known(members, id).map(|_| ())
 }
 
-fn check_promote(members: &[pb::Member], id: u64) -> Result<(), Status> {
+fn check_promote(members: &[pb::Member], id: u64, strict: bool) -> Result<(), Status> {
     // The one to be promoted counts as a voter that has started.
     let (started, all) = voters(members, None);
-    check_started(started + 1, all + 1)?;
+    if strict {
+        check_started(started + 1, all + 1)?;
+    }
     if !known(members, id)?.is_learner {
         return Err(Status::failed_precondition("etcdserver: can only promote a learner member"));
     }
@@ -164,7 +177,9 @@ impl pb::cluster_server::Cluster for ClusterService {
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let request = request.into_inner();
         let urls = parse_urls(&request.peer_urls)?;
-        check_add(&self.members().await?, &urls, request.is_learner, |id| self.0.node.raft().is_connected(id))?;
+        check_add(&self.members().await?, &urls, request.is_learner, self.is_strict(), |id| {
+            self.0.node.raft().is_connected(id)
+        })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let id = member_id(&urls, "", Some(i64::try_from(now).unwrap_or(0)));
         let change = MemberChange::Add { id, peer_urls: urls, is_learner: request.is_learner };
@@ -178,7 +193,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
         let id = request.into_inner().id;
-        check_remove(&self.members().await?, id, |id| self.0.node.raft().is_connected(id))?;
+        check_remove(&self.members().await?, id, self.is_strict(), |id| self.0.node.raft().is_connected(id))?;
         let mut members = self.change(MemberChange::Remove { id }).await?;
         // A member that removes itself may not see it applied.
         members.retain(|member| member.id != id);
@@ -204,7 +219,7 @@ impl pb::cluster_server::Cluster for ClusterService {
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
         let id = request.into_inner().id;
-        check_promote(&self.members().await?, id)?;
+        check_promote(&self.members().await?, id, self.is_strict())?;
         let members = self.change(MemberChange::Promote { id }).await?;
         Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
@@ -239,11 +254,11 @@ mod tests {
     #[test]
     fn the_only_member_stays_and_may_be_joined() {
         let members = [member(1, "a", false)];
-        assert_eq!(text(check_remove(&members, 1, ALL)), NOT_STARTED);
-        assert_eq!(text(check_remove(&members, 9, ALL)), NOT_FOUND);
-        check_add(&members, &["http://m2:2380".to_owned()], false, ALL).unwrap();
+        assert_eq!(text(check_remove(&members, 1, true, ALL)), NOT_STARTED);
+        assert_eq!(text(check_remove(&members, 9, true, ALL)), NOT_FOUND);
+        check_add(&members, &["http://m2:2380".to_owned()], false, true, ALL).unwrap();
         assert_eq!(
-            text(check_add(&members, &members[0].peer_urls, false, ALL)),
+            text(check_add(&members, &members[0].peer_urls, false, true, ALL)),
             "etcdserver: Peer URLs already exists"
         );
     }
@@ -252,21 +267,31 @@ mod tests {
     fn started_members_have_to_remain_a_quorum() {
         let members = [member(1, "a", false), member(2, "", false)];
         let url = ["http://m3:2380".to_owned()];
-        assert_eq!(text(check_add(&members, &url, false, ALL)), NOT_STARTED);
-        check_add(&members, &url, true, ALL).unwrap();
-        check_remove(&members, 2, ALL).unwrap();
-        assert_eq!(text(check_remove(&members, 1, ALL)), NOT_STARTED);
+        assert_eq!(text(check_add(&members, &url, false, true, ALL)), NOT_STARTED);
+        check_add(&members, &url, true, true, ALL).unwrap();
+        check_remove(&members, 2, true, ALL).unwrap();
+        assert_eq!(text(check_remove(&members, 1, true, ALL)), NOT_STARTED);
+    }
+
+    #[test]
+    fn without_the_strict_check_the_operator_decides() {
+        let members = [member(1, "a", false), member(2, "", false)];
+        let nobody = |_| false;
+        check_add(&members, &["http://m3:2380".to_owned()], false, false, nobody).unwrap();
+        check_remove(&members, 1, false, nobody).unwrap();
+        assert_eq!(text(check_remove(&members, 9, false, nobody)), NOT_FOUND);
+        check_promote(&[members[1].clone(), member(3, "", false), member(4, "", true)], 4, false).unwrap();
     }
 
     #[test]
     fn learners_are_one_and_can_be_promoted() {
         let members = [member(1, "a", false), member(2, "b", true)];
         let url = ["http://m3:2380".to_owned()];
-        assert_eq!(text(check_add(&members, &url, true, ALL)), "etcdserver: too many learner members in cluster");
-        assert_eq!(text(check_promote(&members, 1)), "etcdserver: can only promote a learner member");
-        assert_eq!(text(check_promote(&members, 9)), NOT_FOUND);
-        check_promote(&members, 2).unwrap();
-        check_remove(&members, 2, ALL).unwrap();
+        assert_eq!(text(check_add(&members, &url, true, true, ALL)), "etcdserver: too many learner members in cluster");
+        assert_eq!(text(check_promote(&members, 1, true)), "etcdserver: can only promote a learner member");
+        assert_eq!(text(check_promote(&members, 9, true)), NOT_FOUND);
+        check_promote(&members, 2, true).unwrap();
+        check_remove(&members, 2, true, ALL).unwrap();
     }
 
     #[test]
@@ -275,13 +300,13 @@ mod tests {
         let url = ["http://m4:2380".to_owned()];
         let without_third = |id| id != 3;
         for is_learner in [false, true] {
-            check_add(&members, &url, is_learner, ALL).unwrap();
-            let refused = check_add(&members, &url, is_learner, without_third);
+            check_add(&members, &url, is_learner, true, ALL).unwrap();
+            let refused = check_add(&members, &url, is_learner, true, without_third);
             assert_eq!(text(refused), "etcdserver: unhealthy cluster");
         }
-        check_remove(&members, 3, without_third).unwrap();
-        assert_eq!(text(check_remove(&members, 2, without_third)), "etcdserver: unhealthy cluster");
-        check_remove(&members, 2, ALL).unwrap();
-        check_remove(&members[..2], 2, ALL).unwrap();
+        check_remove(&members, 3, true, without_third).unwrap();
+        assert_eq!(text(check_remove(&members, 2, true, without_third)), "etcdserver: unhealthy cluster");
+        check_remove(&members, 2, true, ALL).unwrap();
+        check_remove(&members[..2], 2, true, ALL).unwrap();
     }
 }

@@ -371,6 +371,7 @@ pub(super) mod tests {
                 watch_progress_interval: Duration::from_secs(600),
                 quota_bytes: 2 << 30,
                 bcrypt_cost: 4,
+                strict_reconfig_check: true,
             };
             let services = Services { node, leases, hub, options, shutdown: CancellationToken::new() };
             let alone = Self { services, raft, _directory: directory };

@@ -57,6 +57,8 @@ pub struct ServiceOptions {
     pub quota_bytes: i64,
     /// `--bcrypt-cost`.
     pub bcrypt_cost: u32,
+    /// `--strict-reconfig-check`.
+    pub strict_reconfig_check: bool,
 }
 
 impl HeaderSource for Node {

@@ -294,5 +294,6 @@ fn service_options(settings: &Settings) -> ServiceOptions {
         watch_progress_interval: Duration::from_secs(600),
         quota_bytes: settings.quota_bytes.map_or(-1, u64::cast_signed),
         bcrypt_cost: 4,
+        strict_reconfig_check: true,
     }
 }
