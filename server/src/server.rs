@@ -65,7 +65,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     };
     tracing::info!("stopping");
     stop.cancel();
-    member.hand_over(config.election_timeout).await;
+    member.hand_over().await;
     connections.closed(CLOSE_PATIENCE).await;
     member.raft.shutdown().await;
     stop_peers.cancel();
@@ -184,16 +184,13 @@ impl Member {
     }
 
     /// A leader that stops lets another one take over first.
-    async fn hand_over(&self, patience: Duration) {
+    async fn hand_over(&self) {
         if !self.raft.status().is_leader {
             return;
         }
         let Some(successor) = self.raft.best_successor() else { return };
-        match tokio::time::timeout(patience, self.raft.transfer_leader(successor)).await {
-            Ok(Ok(())) => tracing::info!(to = format!("{successor:x}"), "handed leadership over"),
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(to = format!("{successor:x}"), "leadership was not taken over in time")
-            }
+        if self.raft.hand_over(successor).await {
+            tracing::info!(to = format!("{successor:x}"), "handed leadership over");
         }
     }
 

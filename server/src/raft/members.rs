@@ -140,7 +140,7 @@ impl Raft {
             && let Some(successor) = self.best_successor()
         {
             // A leader that is no member cannot see its own removal through.
-            let _ = tokio::time::timeout(self.0.election_timeout, self.transfer_leader(successor)).await;
+            self.hand_over(successor).await;
         }
         let deadline = Instant::now() + self.0.request_timeout;
         let is_own_removal = change == MemberChange::Remove { id: self.0.id };
@@ -290,6 +290,16 @@ impl Raft {
             }
             metrics.changed().await?;
         }
+    }
+
+    /// As [`Self::transfer_leader`], for a leader that goes of itself: whether `to` took over within an election time-out.
+    pub async fn hand_over(&self, to: u64) -> bool {
+        let taken = tokio::time::timeout(self.0.election_timeout, self.transfer_leader(to)).await;
+        let taken = matches!(taken, Ok(Ok(())));
+        if !taken {
+            tracing::warn!(to = format!("{to:x}"), "leadership was not taken over in time");
+        }
+        taken
     }
 
     /// Of those other than this member that may lead, one that is connected and has most of the log; `None` when there is no

@@ -52,10 +52,7 @@ impl Raft {
     async fn give_way(&self, stalled: Duration) {
         let Some(successor) = self.best_successor() else { return };
         tracing::warn!(stalled_ms = %stalled.as_millis(), to = format!("{successor:x}"), "the disk of the Raft log does not answer: giving way");
-        let taken = tokio::time::timeout(self.0.election_timeout, self.transfer_leader(successor)).await;
-        if !matches!(taken, Ok(Ok(()))) {
-            tracing::warn!(to = format!("{successor:x}"), "leadership was not taken over in time");
-        }
+        self.hand_over(successor).await;
     }
 }
 

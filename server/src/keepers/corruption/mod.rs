@@ -253,8 +253,5 @@ async fn hand_over(node: &Node) {
     let successor = node.raft().best_successor().filter(|id| node.raft().is_connected(*id));
     let Some(successor) = successor else { return };
     tracing::error!(to = format!("{successor:x}"), "this member's data are wrong: handing leadership over");
-    let transfer = node.raft().transfer_leader(successor);
-    if !matches!(tokio::time::timeout(node.settings().election_timeout, transfer).await, Ok(Ok(()))) {
-        tracing::warn!(to = format!("{successor:x}"), "leadership was not taken over in time; trying again");
-    }
+    node.raft().hand_over(successor).await;
 }
